@@ -1,0 +1,61 @@
+# `make help` lists the targets. Everything is installed into .venv by the first target that needs it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := chassis devstack ops catalog_svc customer_svc email_svc inventory_svc notification_svc order_svc payment_svc search_svc
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up down test test-all lint typing proto proto-check lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## Make the virtual environment and install what the lock file pins
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Polymart needs Python 3.11 or newer; name one with: make PYTHON=python3.12 …" or 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r <(awk '/^uv==/{on=1} on{print} on && !/\\$$/{exit}' requirements.lock)
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP) ## The whole path once: real products and invoices through every service
+	@$(BIN)/polymart demo
+
+up: $(STAMP) ## Start the stack and leave it running until Ctrl-C
+	@$(BIN)/polymart up
+
+down: $(STAMP) ## Stop a stack that runs elsewhere
+	@$(BIN)/polymart down
+
+test: $(STAMP) ## Unit, contract, integration and end-to-end tests (under 10 minutes)
+	@$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-all: $(STAMP) ## Every test, the long ones too
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(STAMP) ## ruff, import layers, dependencies, protos
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/deptry .
+	@$(BIN)/python proto/generate.py --lint
+
+typing: $(STAMP) ## mypy in strict mode
+	@$(BIN)/mypy
+
+proto: $(STAMP) ## Regenerate gen/ from proto/
+	@$(BIN)/python proto/generate.py
+
+proto-check: $(STAMP) ## Fail when gen/ differs from what proto/ generates, or a change breaks the wire
+	@$(BIN)/python proto/generate.py --check
+
+lock: $(STAMP) ## Pin the dependencies anew (hashes, no addresses)
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+		--prerelease=if-necessary-or-explicit --extra stack --extra dev pyproject.toml requirements.in -o requirements.lock
+
+clean: ## Remove the environment, the build folder and the development stack's data
+	rm -rf $(VENV) build .polymart
