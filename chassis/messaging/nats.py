@@ -1,0 +1,150 @@
+"""The connection to NATS JetStream, and the streams and consumers that the topology declares."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import TypeVar
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import BadRequestError, NotFoundError
+
+from chassis.errors import Unavailable
+from chassis.messaging.topology import TOPOLOGY, Consumer, Stream, Topology
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+ACK_WAIT = 30.0
+MAX_ACK_PENDING = 2_000
+_STREAM_EXISTS = 10058
+
+
+class Nats:
+    """A connection that is made in the background and made again for ever.
+
+    `open` returns at once, also while no broker runs; `connected` says how things stand. What is published
+    meanwhile isn't acknowledged, and waits in its outbox.
+    """
+
+    def __init__(self, url: str, name: str):
+        self._url = url
+        self._name = name
+        self._client = Client()
+        self._connecting: asyncio.Task[None] | None = None
+        self._closing = False
+        self._lost = asyncio.Event()
+        self.js: JetStreamContext = self._client.jetstream(timeout=5)
+
+    @property
+    def client(self) -> Client:
+        return self._client
+
+    @property
+    def connected(self) -> bool:
+        return self._client.is_connected
+
+    async def open(self) -> None:
+        self._connecting = asyncio.create_task(self._connect(), name=f"nats connect {self._name}")
+        await asyncio.wait({self._connecting}, timeout=1)
+
+    async def _connect(self) -> None:
+        await self._client.connect(
+            self._url,
+            name=self._name,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.25,  # type: ignore[arg-type]  # fractions work
+            connect_timeout=2,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            pending_size=8 * 1024 * 1024,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+        )
+
+    async def while_connected(self, step: Coroutine[None, None, T]) -> T:
+        """Await `step`, but no longer than the connection lasts: its answers won't come. Raises Unavailable then."""
+        task, lost = asyncio.create_task(step), asyncio.create_task(self._lost.wait())
+        try:
+            await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise Unavailable("the connection to NATS was lost")
+        finally:
+            task.cancel()
+            lost.cancel()
+
+    async def close(self) -> None:
+        self._closing = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            await asyncio.wait_for(self._client.close(), 3)
+
+    async def ready(self) -> None:
+        """Raises Unavailable unless connected."""
+        if not self.connected:
+            raise Unavailable("NATS can't be reached")
+
+    async def _on_error(self, error: Exception) -> None:
+        log.debug("nats error", client=self._name, error=str(error) or type(error).__name__)
+
+    async def _on_disconnected(self) -> None:
+        self._lost.set()
+        self._lost = asyncio.Event()
+        if not self._closing:
+            log.warning("nats connection lost", client=self._name)
+
+    async def _on_reconnected(self) -> None:
+        log.info("nats connection is back", client=self._name)
+
+
+async def ensure_topology(nats: Nats, topology: Topology = TOPOLOGY, *, replicas: int = 1) -> None:
+    """Create or update every declared stream and durable consumer. Idempotent; raises nats' errors."""
+    await asyncio.gather(*(ensure_stream(nats, stream, replicas=replicas) for stream in topology.streams))
+    await asyncio.gather(*(ensure_consumer(nats, consumer, topology) for consumer in topology.consumers))
+
+
+async def ensure_stream(nats: Nats, stream: Stream, *, replicas: int = 1) -> None:
+    config = StreamConfig(
+        name=stream.name,
+        subjects=list(stream.subjects),
+        retention=RetentionPolicy.WORK_QUEUE if stream.work_queue else RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        max_age=stream.max_age.total_seconds(),
+        duplicate_window=120,
+        num_replicas=replicas,
+        allow_atomic=True,
+        allow_direct=True,
+    )
+    try:
+        await nats.js.add_stream(config)
+    except BadRequestError as error:
+        if error.err_code != _STREAM_EXISTS:
+            raise
+        await nats.js.update_stream(config)
+
+
+async def ensure_consumer(nats: Nats, consumer: Consumer, topology: Topology = TOPOLOGY) -> None:
+    """Create or update a durable consumer; creates its stream where that is missing."""
+    config = ConsumerConfig(
+        name=consumer.durable,
+        durable_name=consumer.durable,
+        filter_subjects=topology.filters(consumer),
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT,
+        max_deliver=-1,
+        max_ack_pending=MAX_ACK_PENDING,
+    )
+    try:
+        await nats.js.add_consumer(consumer.stream, config)
+    except NotFoundError:
+        await ensure_stream(nats, next(s for s in topology.streams if s.name == consumer.stream))
+        await nats.js.add_consumer(consumer.stream, config)

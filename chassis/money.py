@@ -1,0 +1,65 @@
+"""Exact money: an integer number of nanos (10^-9 units) of one currency, as google.type.Money counts; never a float."""
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Self
+
+from google.type.money_pb2 import Money as MoneyMessage
+
+_NANOS = 1_000_000_000
+_LIMIT = 9 * 10**18  # fits a PostgreSQL bigint and a BSON int64
+
+
+@dataclass(frozen=True, slots=True, order=False)
+class Money:
+    """An amount. `currency` is an ISO 4217 code, `nanos` the whole amount in 10^-9 units."""
+
+    currency: str
+    nanos: int
+
+    @classmethod
+    def parse(cls, currency: str, text: str) -> Self:
+        """From a decimal string such as "2.55". Raises ValueError if it isn't one or has over nine decimals."""
+        try:
+            scaled = Decimal(text).scaleb(9)
+        except InvalidOperation as error:
+            raise ValueError(f"{text!r} is not a decimal number") from error
+        if not scaled.is_finite() or scaled != scaled.to_integral_value() or abs(scaled) > _LIMIT:
+            raise ValueError(f"{text!r} is not an amount that can be kept exactly")
+        return cls(currency, int(scaled))
+
+    @classmethod
+    def from_proto(cls, message: MoneyMessage) -> Self:
+        """Raises ValueError for amounts google.type.Money doesn't allow (signs that differ, nanos out of range)."""
+        units, nanos = message.units, message.nanos
+        if abs(nanos) >= _NANOS or (units > 0 > nanos) or (units < 0 < nanos):
+            raise ValueError("units and nanos must have the same sign, and nanos be below one unit")
+        if len(message.currency_code) != 3 or not message.currency_code.isupper():
+            raise ValueError("currency_code must be a three-letter ISO 4217 code")
+        total = units * _NANOS + nanos
+        if abs(total) > _LIMIT:
+            raise ValueError("the amount is too large")
+        return cls(message.currency_code, total)
+
+    def to_proto(self) -> MoneyMessage:
+        sign = -1 if self.nanos < 0 else 1
+        units, nanos = divmod(abs(self.nanos), _NANOS)
+        return MoneyMessage(currency_code=self.currency, units=sign * units, nanos=sign * nanos)
+
+    @property
+    def amount(self) -> Decimal:
+        return Decimal(self.nanos).scaleb(-9)
+
+    def __add__(self, other: Self) -> Self:
+        if self.currency != other.currency:
+            raise ValueError(f"can't add {other.currency} to {self.currency}")
+        return type(self)(self.currency, self.nanos + other.nanos)
+
+    def __mul__(self, quantity: int) -> Self:
+        return type(self)(self.currency, self.nanos * quantity)
+
+    def __str__(self) -> str:
+        """At least two decimals, no more than the amount has: "2.55 GBP", "0.065 GBP"."""
+        text = f"{self.amount:.9f}".rstrip("0")
+        whole, _, fraction = text.partition(".")
+        return f"{whole}.{fraction:<02} {self.currency}"

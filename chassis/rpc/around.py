@@ -1,0 +1,117 @@
+"""What happens around each call, whatever its kind, as async context managers."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc
+
+from chassis.errors import Unavailable
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call in hand. `method` is "/package.Service/Method"."""
+
+    method: str
+    context: Context
+    streams: bool
+
+    @property
+    def infrastructure(self) -> bool:
+        """Health and reflection."""
+        return self.method.startswith("/grpc.")
+
+    @property
+    def open_ended(self) -> bool:
+        """Streams to the caller for as long as the caller listens."""
+        named_so = self.method.rpartition("/")[2].startswith(("Watch", "Stream"))
+        return self.streams and (named_so or self.infrastructure)
+
+
+Around: TypeAlias = Callable[[Call], AbstractAsyncContextManager[None]]
+
+
+class AroundInterceptor(grpc.aio.ServerInterceptor):
+    """Enters `arounds` in their order, the first outermost, then calls the handler.
+
+    Until `accept` is called it refuses with UNAVAILABLE all but health and reflection.
+    """
+
+    def __init__(self, arounds: Sequence[Around]):
+        self._arounds = arounds
+        self._accepting = False
+        self._open_ended: set[asyncio.Task[Any]] = set()
+        self._ended: set[asyncio.Task[Any]] = set()
+
+    def accept(self) -> None:
+        self._accepting = True
+
+    def end_streams(self) -> None:
+        """End every open-ended call with UNAVAILABLE, so that its caller turns to another replica."""
+        self._ended |= self._open_ended
+        for task in self._open_ended:
+            task.cancel()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        inner = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+        # A coroutine that writes a stream's responses, rather than a generator: so all of it runs, and is
+        # unwound, in the call's own task and context.
+        async def behave(request: Any, context: Context) -> Any:
+            call = Call(method, context, streams=handler.response_streaming)
+            async with AsyncExitStack() as stack:
+                for around in self._arounds:
+                    await stack.enter_async_context(around(call))
+                if not self._accepting and not call.infrastructure:
+                    raise Unavailable("the service is starting", reason="STARTING")
+                if call.open_ended:
+                    return await self._until_ended(inner, request, context)
+                return await _invoke(inner, request, context)
+
+        makers = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }
+        make: Any = makers[handler.request_streaming, handler.response_streaming]
+        return make(behave, handler.request_deserializer, handler.response_serializer)
+
+    async def _until_ended(self, inner: Any, request: Any, context: Context) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open_ended.add(task)
+        try:
+            await _invoke(inner, request, context)
+        except asyncio.CancelledError:
+            if task not in self._ended:
+                raise
+            task.uncancel()
+            raise Unavailable("the service is stopping", reason="STOPPING") from None
+        finally:
+            self._open_ended.discard(task)
+            self._ended.discard(task)
+
+
+async def _invoke(inner: Any, request: Any, context: Context) -> Any:
+    result = inner(request, context)
+    if inspect.isasyncgen(result):
+        async with aclosing(result):
+            async for response in result:
+                await context.write(response)
+        return None
+    return await result if inspect.isawaitable(result) else result

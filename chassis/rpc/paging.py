@@ -1,0 +1,64 @@
+"""Keyset pages: page sizes and opaque page tokens, as AIP-158 has them."""
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from hashlib import blake2b
+
+from google.protobuf.message import Message
+
+from chassis.errors import InvalidArgument, Violation
+
+Position = Mapping[str, str | int]
+
+_DIGEST = 8
+
+
+def page_size(value: int, default: int = 50, maximum: int = 500) -> int:
+    """The rows of a page: `default` for 0, never over `maximum`. Raises InvalidArgument below 0."""
+    if value < 0:
+        raise InvalidArgument([Violation("page_size", "must not be negative")])
+    return min(value or default, maximum)
+
+
+def fingerprint(request: Message) -> str:
+    """What a list request asks for, its page aside: equal for requests whose pages belong together."""
+    question = type(request)()
+    question.CopyFrom(request)
+    question.ClearField("page_size")
+    question.ClearField("page_token")
+    bytes_ = question.SerializeToString(deterministic=True)
+    return blake2b(bytes_, digest_size=16, person=b"page").hexdigest()
+
+
+class PageToken:
+    """Where the last page ended, as an opaque string that fits only the request it was made for."""
+
+    @staticmethod
+    def encode(position: Position, expect: str) -> str:
+        """`expect` is the request's `fingerprint`."""
+        body = json.dumps(dict(position), separators=(",", ":")).encode()
+        return urlsafe_b64encode(_digest(body, expect) + body).decode().rstrip("=")
+
+    @staticmethod
+    def decode(token: str, expect: str) -> dict[str, str | int]:
+        """The position; empty for an empty token, which asks for the first page.
+
+        Raises InvalidArgument for what isn't a token, or is one of a request that asked something else.
+        """
+        if not token:
+            return {}
+        try:
+            raw = urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4))
+        except (Base64Error, ValueError):
+            raw = b""
+        digest, body = raw[:_DIGEST], raw[_DIGEST:]
+        if not body or digest != _digest(body, expect):
+            raise InvalidArgument([Violation("page_token", "is not a token of this request's earlier page")])
+        position: dict[str, str | int] = json.loads(body)
+        return position
+
+
+def _digest(body: bytes, expect: str) -> bytes:
+    return blake2b(body, digest_size=_DIGEST, key=expect.encode()[:64]).digest()
