@@ -1,0 +1,76 @@
+"""One database and one role for each service, and an auditor who may read them all and write none."""
+
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote, urlsplit
+
+import asyncpg
+
+from devstack.errors import EngineError, reason
+from devstack.home import Home
+
+# The contexts whose store is PostgreSQL, and the payment provider, an outside firm with records of its own.
+OWNERS = ("order", "inventory", "payment", "customer", "notification", "provider")
+AUDITOR = "polymart_auditor"
+
+
+class Databases:
+    """URLs of what ensure_databases() made: `databases["order"]`, `databases.auditor("order")`."""
+
+    def __init__(self, urls: Mapping[str, str], auditors: Mapping[str, str]):
+        self.urls = dict(urls)
+        self.auditors = dict(auditors)
+
+    def __getitem__(self, owner: str) -> str:
+        """The owner's own URL: its role, its database."""
+        return self.urls[owner]
+
+    def auditor(self, owner: str) -> str:
+        """The URL for reading the owner's database and nothing else."""
+        return self.auditors[owner]
+
+
+async def ensure_databases(admin_url: str, home: Home, owners: Iterable[str] = OWNERS) -> Databases:
+    """Make what is missing of roles and databases on the server, with the passwords kept in the home.
+
+    A role can connect to its own database alone. Idempotent. The administrator needs CREATEDB and CREATEROLE and, for
+    the auditor, the right to grant pg_read_all_data. Raises EngineError.
+    """
+    owners = tuple(owners)
+    names = [f"polymart_{owner}" for owner in owners]
+    try:
+        admin = await asyncpg.connect(admin_url, timeout=10, command_timeout=60)
+        try:
+            for role in (*names, AUDITOR):
+                await _ensure_role(admin, role, home.password(f"role {role}"))
+            existing = {row["datname"] for row in await admin.fetch("SELECT datname FROM pg_database")}
+            for name in names:
+                if name not in existing:
+                    # Membership lets an administrator who is no superuser hand the database over.
+                    await admin.execute(f"GRANT {name} TO CURRENT_USER")
+                    await admin.execute(f"CREATE DATABASE {name} OWNER {name} TEMPLATE template0 ENCODING 'UTF8'")
+                await admin.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+                await admin.execute(f"GRANT CONNECT ON DATABASE {name} TO {AUDITOR}")
+            await admin.execute(f"GRANT pg_read_all_data TO {AUDITOR}")
+            await admin.execute(f"ALTER ROLE {AUDITOR} SET default_transaction_read_only = on")
+        finally:
+            await admin.close()
+    except (asyncpg.PostgresError, OSError, TimeoutError) as error:
+        remedy = "give the administrator's role CREATEDB and CREATEROLE"
+        raise EngineError("PostgreSQL", f"databases can't be made: {reason(error)}", remedy) from None
+    return Databases(
+        {owner: _url(admin_url, home, name, name) for owner, name in zip(owners, names, strict=True)},
+        {owner: _url(admin_url, home, AUDITOR, name) for owner, name in zip(owners, names, strict=True)},
+    )
+
+
+async def _ensure_role(admin: "asyncpg.Connection[asyncpg.Record]", role: str, password: str) -> None:
+    verb = "ALTER" if await admin.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role) else "CREATE"
+    # Utility statements take no parameters; the password is URL-safe base64, which needs no escape.
+    await admin.execute(f"{verb} ROLE {role} LOGIN PASSWORD '{password}'")
+
+
+def _url(admin_url: str, home: Home, role: str, database: str) -> str:
+    parts = urlsplit(admin_url)
+    location = parts.netloc.rpartition("@")[2]
+    password = quote(home.password(f"role {role}"), safe="")
+    return parts._replace(netloc=f"{role}:{password}@{location}", path=f"/{database}").geturl()
