@@ -1,0 +1,62 @@
+"""What the service reacts to."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from google.protobuf.message import Message
+from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReserveStock
+
+from chassis.errors import InvalidArgument, Violation
+from chassis.messaging.envelope import Envelope
+from chassis.messaging.subscription import Handler
+from chassis.postgres import Transaction
+from inventory_svc.application.ports import Book
+from inventory_svc.application.reservations import carry_out
+from inventory_svc.domain.reservations import Command, Commit, Line, Release, Reserve
+
+OpenBook = Callable[[Transaction, Sequence[Envelope]], Book]
+
+
+def reactions(open_book: OpenBook) -> Mapping[type[Message], Handler[Transaction]]:
+    """The table. `open_book` makes the store's book for a transaction and the messages it handles."""
+
+    async def move_stock(messages: Sequence[Envelope], *, tx: Transaction) -> None:
+        commands = [_command(message.payload) for message in messages]
+        await carry_out(commands, book=open_book(tx, messages))
+
+    return {
+        ReserveStock: move_stock,
+        CommitStock: move_stock,
+        ReleaseStock: move_stock,
+    }
+
+
+def _command(payload: Message) -> Command:
+    """Raises InvalidArgument for what no order could mean."""
+    match payload:
+        case ReserveStock():
+            _check(payload)
+            return Reserve(payload.order_id, tuple(Line(line.sku, line.quantity) for line in payload.lines))
+        case CommitStock():
+            return Commit(_named(payload.order_id))
+        case ReleaseStock():
+            return Release(_named(payload.order_id))
+    raise TypeError(f"{type(payload).__name__} is not a command of stock")
+
+
+def _named(order_id: str) -> str:
+    if not order_id:
+        raise InvalidArgument([Violation("order_id", "is required")])
+    return order_id
+
+
+def _check(message: ReserveStock) -> None:
+    violations = [] if message.order_id else [Violation("order_id", "is required")]
+    seen: set[str] = set()
+    for index, line in enumerate(message.lines):
+        if not line.sku or line.sku in seen:
+            violations.append(Violation(f"lines[{index}].sku", "must be given, and each SKU once"))
+        if line.quantity < 1:
+            violations.append(Violation(f"lines[{index}].quantity", "must be over 0"))
+        seen.add(line.sku)
+    if violations:
+        raise InvalidArgument(violations)
