@@ -1,0 +1,155 @@
+"""Domain objects as documents of the engine, and back without loss."""
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from chassis.money import Money
+from search_svc.domain.product import (
+    AttributeValue,
+    Availability,
+    Product,
+    SkuAvailability,
+    SkuRecord,
+    Variant,
+    category_name,
+)
+
+_WORD = re.compile(r"\w+")
+_SEPARATOR = "\x1f"
+
+
+def price_key(currency: str, nanos: int) -> str:
+    """An amount as a string that sorts by currency, then amount; exact on every engine, as numbers over 2^53 aren't."""
+    return f"{currency}{nanos:019d}"
+
+
+def shown_value(value: AttributeValue) -> str:
+    """An attribute's value as facets show it: whole numbers without a fraction, flags as true and false."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return value
+
+
+def attribute_term(name: str, value: str = "") -> str:
+    """An attribute as one term; without a value, what the terms of all its values begin with."""
+    return f"{name.replace(_SEPARATOR, ' ')}{_SEPARATOR}{value}"
+
+
+def product_to_document(product: Product) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "product_id": product.product_id,
+        "version": product.version,
+        "deleted": product.deleted,
+    }
+    if product.deleted:
+        return document
+    price_from = product.price_from
+    rest = {
+        "description": product.description,
+        "category_path": list(product.category_path),
+        "attributes": [_attribute_to_document(name, v) for name, v in sorted(product.attributes.items())],
+        "variants": [_variant_to_document(variant) for variant in product.variants],
+        "availability": {sku: [a.level.value, a.version] for sku, a in sorted(product.availability.items())},
+    }
+    return document | {
+        "name": product.name,
+        "brand": product.brand,
+        "categories": product.categories,
+        "text": " ".join(filter(None, _searched(product))),
+        "codes": [code for variant in product.variants for code in (variant.sku, *variant.eans)],
+        "attributes": [attribute_term(name, shown_value(v)) for name, v in sorted(product.attributes.items())],
+        "in_stock": product.best_availability is not Availability.OUT,
+        "prices": sorted({price_key(v.price.currency, v.price.nanos) for v in product.variants}),
+        "price_from": price_key(price_from.currency, price_from.nanos) if price_from else None,
+        "rest": rest,
+    }
+
+
+def product_from_document(source: Mapping[str, Any]) -> Product:
+    if source["deleted"]:
+        return Product(source["product_id"], source["version"], deleted=True)
+    rest = source["rest"]
+    return Product(
+        product_id=source["product_id"],
+        version=source["version"],
+        name=source["name"],
+        description=rest.get("description", ""),
+        brand=source["brand"],
+        category_path=tuple(rest["category_path"]),
+        attributes={entry["name"]: _attribute_value(entry) for entry in rest["attributes"]},
+        variants=tuple(_variant_from_document(entry) for entry in rest["variants"]),
+        availability={
+            sku: SkuAvailability(Availability(level), version) for sku, (level, version) in rest["availability"].items()
+        },
+    )
+
+
+def sku_to_document(record: SkuRecord) -> dict[str, Any]:
+    document: dict[str, Any] = {"product_ids": sorted(record.product_ids)}
+    if record.availability:
+        document |= {"version": record.availability.version, "level": record.availability.level.value}
+    return document
+
+
+def sku_from_document(sku: str, source: Mapping[str, Any]) -> SkuRecord:
+    known = "version" in source
+    return SkuRecord(
+        sku,
+        SkuAvailability(Availability(source["level"]), source["version"]) if known else None,
+        frozenset(source["product_ids"]),
+    )
+
+
+def _searched(product: Product) -> Iterator[str]:
+    """All that a product is found by. Neighbouring words of the name stand joined as well: "usbc" finds USB-C."""
+    yield product.name
+    words = _WORD.findall(product.name)
+    yield from (first + second for first, second in pairwise(words))
+    yield product.brand
+    yield category_name(product.category_path)
+    yield product.description
+    for name, value in sorted(product.attributes.items()):
+        if isinstance(value, str):
+            yield value
+        elif value is True:
+            yield name.replace("_", " ")
+    for variant in product.variants:
+        yield from (variant.name, variant.sku, *variant.eans)
+
+
+def _attribute_to_document(name: str, value: AttributeValue) -> dict[str, Any]:
+    kind = "flag" if isinstance(value, bool) else "number" if isinstance(value, float) else "text"
+    return {"name": name, kind: value}
+
+
+def _attribute_value(entry: Mapping[str, Any]) -> AttributeValue:
+    if "number" in entry:
+        return float(entry["number"])
+    if "flag" in entry:
+        return bool(entry["flag"])
+    return str(entry["text"])
+
+
+def _variant_to_document(variant: Variant) -> dict[str, Any]:
+    return {
+        "sku": variant.sku,
+        "name": variant.name,
+        "currency": variant.price.currency,
+        "nanos": str(variant.price.nanos),
+        "eans": list(variant.eans),
+        "untracked": variant.untracked,
+    }
+
+
+def _variant_from_document(entry: Mapping[str, Any]) -> Variant:
+    return Variant(
+        sku=entry["sku"],
+        price=Money(entry["currency"], int(entry["nanos"])),
+        name=entry["name"],
+        eans=tuple(entry["eans"]),
+        untracked=entry["untracked"],
+    )

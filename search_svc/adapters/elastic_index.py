@@ -1,0 +1,123 @@
+"""The documents that the projection reads and writes, in Elasticsearch or OpenSearch."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic
+
+from chassis.errors import Unavailable
+from search_svc.adapters.documents import (
+    product_from_document,
+    product_to_document,
+    sku_from_document,
+    sku_to_document,
+)
+from search_svc.adapters.engine import Engine, translated
+from search_svc.adapters.schema import PARTS, PRODUCTS
+from search_svc.application.ports import D, DocumentRefused, Documents, IndexMissing, Stored, Write
+from search_svc.domain.product import Product, SkuRecord
+
+_BULK_BYTES = 5 * 1024 * 1024
+
+
+class ElasticDocuments(Generic[D]):
+    """Documents behind one alias. Nothing is written to an index that isn't there: the engine would make one up."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        alias: str,
+        encode: Callable[[D], dict[str, Any]],
+        decode: Callable[[str, Mapping[str, Any]], D],
+    ):
+        self._engine = engine
+        self._alias = alias
+        self._encode: Callable[[D], dict[str, Any]] = encode
+        self._decode: Callable[[str, Mapping[str, Any]], D] = decode
+
+    async def read(self, keys: Sequence[str]) -> Mapping[str, Stored[D]]:
+        if not keys:
+            return {}
+        with translated():
+            answer = await self._engine.client.mget(
+                index=self._alias, ids=keys, realtime=True, source_excludes=["text"]
+            )
+        found: dict[str, Stored[D]] = {}
+        for item in answer["docs"]:
+            if "error" in item:
+                _raise_for(item["error"])
+            if item["found"]:
+                document = self._decode(item["_id"], item["_source"])
+                found[item["_id"]] = Stored(document, (item["_seq_no"], item["_primary_term"]))
+        return found
+
+    async def write(self, writes: Sequence[Write[D]]) -> set[str]:
+        conflicts: set[str] = set()
+        refused: list[str] = []
+        for body in _bodies(self._lines(writes)):
+            with translated():
+                answer = await self._engine.client.bulk(
+                    index=self._alias,
+                    operations=body,  # type: ignore[arg-type]  # lines that are JSON already
+                    require_alias=True,
+                )
+            if not answer["errors"]:
+                continue
+            for item in answer["items"]:
+                (result,) = item.values()
+                if result["status"] == 409:
+                    conflicts.add(result["_id"])
+                elif result["status"] >= 300:
+                    refused.append(_refusal(result))
+        if refused:
+            raise DocumentRefused("; ".join(refused[:3]))
+        return conflicts
+
+    def _lines(self, writes: Iterable[Write[D]]) -> Iterator[bytes]:
+        for write in writes:
+            action: dict[str, Any]
+            if write.revision is None:
+                action = {"create": {"_id": write.key}}
+            else:
+                seq_no, term = write.revision
+                action = {"index": {"_id": write.key, "if_seq_no": seq_no, "if_primary_term": term}}
+            document = self._encode(write.document)
+            yield f"{json.dumps(action)}\n{json.dumps(document, ensure_ascii=False)}\n".encode()
+
+
+class ElasticIndex:
+    """The projection's documents: products, and what is known by SKU."""
+
+    def __init__(self, engine: Engine):
+        self.products: Documents[Product] = ElasticDocuments(
+            engine, PRODUCTS, product_to_document, lambda _, source: product_from_document(source)
+        )
+        self.skus: Documents[SkuRecord] = ElasticDocuments(engine, PARTS, sku_to_document, sku_from_document)
+
+
+def _bodies(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    body: list[bytes] = []
+    size = 0
+    for line in lines:
+        if body and size + len(line) > _BULK_BYTES:
+            yield body
+            body, size = [], 0
+        body.append(line)
+        size += len(line)
+    if body:
+        yield body
+
+
+def _refusal(result: Mapping[str, Any]) -> str:
+    """What is wrong with the document; raises Unavailable or IndexMissing where nothing is."""
+    if result["status"] == 429 or result["status"] >= 500:
+        raise Unavailable(f"the search engine answers {result['status']} to a write")
+    error = result["error"]
+    if error["type"] == "index_not_found_exception":
+        raise IndexMissing
+    return f"{result['_id']}: {error['type']}: {error['reason']}"
+
+
+def _raise_for(error: Mapping[str, Any]) -> None:
+    if error["type"] == "index_not_found_exception":
+        raise IndexMissing
+    raise Unavailable(f"the search engine can't read: {error['type']}: {error['reason']}")

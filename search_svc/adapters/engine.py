@@ -1,0 +1,80 @@
+"""The connection to Elasticsearch or OpenSearch."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from elastic_transport import AiohttpHttpNode, HttpHeaders
+from elastic_transport.client_utils import DEFAULT, DefaultType
+from elasticsearch import ApiError, AsyncElasticsearch, TransportError
+
+from chassis.errors import Internal, Unavailable
+from search_svc.application.ports import IndexMissing
+
+_VENDOR_TYPE = re.compile(r"application/vnd\.elasticsearch\+([a-z0-9-]+)\s*;\s*compatible-with=\d+")
+
+
+class CompatibleNode(AiohttpHttpNode):
+    """Lets the client talk to OpenSearch too: it would send Elasticsearch's own media types, and refuse a server that
+    doesn't name itself Elasticsearch."""
+
+    async def perform_request(  # type: ignore[no-untyped-def, override]
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: HttpHeaders | None = None,
+        request_timeout: DefaultType | float | None = DEFAULT,
+    ):
+        sent = HttpHeaders(headers or {})
+        for name in ("accept", "content-type"):
+            if name in sent:
+                sent[name] = _VENDOR_TYPE.sub(r"application/\1", sent[name])
+        response = await super().perform_request(method, target, body, sent, request_timeout)
+        response.meta.headers = HttpHeaders({**response.meta.headers, "x-elastic-product": "Elasticsearch"})
+        return response
+
+
+class Engine:
+    """A client that connects when first used. Every use goes through `translated`."""
+
+    def __init__(self, url: str, *, timeout: float = 10.0):
+        self._url = url
+        self._timeout = timeout
+        self._client: AsyncElasticsearch | None = None
+
+    async def open(self) -> None:
+        # No retries here: a write sent twice would conflict with itself. Callers retry what they have read again.
+        self._client = AsyncElasticsearch(
+            self._url,
+            node_class=CompatibleNode,
+            request_timeout=self._timeout,
+            max_retries=0,
+            retry_on_timeout=False,
+            dead_node_backoff_factor=0,
+        )
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    @property
+    def client(self) -> AsyncElasticsearch:
+        if self._client is None:
+            raise Unavailable("the search engine isn't connected")
+        return self._client
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raises Unavailable for outages and overload, IndexMissing, and Internal for what else the engine refuses."""
+    try:
+        yield
+    except TransportError as error:
+        raise Unavailable(f"the search engine can't be reached: {error.message}") from error
+    except ApiError as error:
+        if "index_not_found_exception" in str(error.body):
+            raise IndexMissing from error
+        if error.status_code == 429 or error.status_code >= 500:
+            raise Unavailable(f"the search engine answers {error.status_code}") from error
+        raise Internal(f"the search engine refuses the request: {error}") from error

@@ -1,0 +1,110 @@
+"""What the use cases need of the engine and of the services that own the data."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from chassis.errors import PolymartError, Unavailable
+from search_svc.domain.product import Product, SkuAvailability, SkuRecord
+from search_svc.domain.query import IndexStatus, Position, Query, Results
+
+D = TypeVar("D", Product, SkuRecord)
+
+
+class IndexMissing(Unavailable):
+    """The index isn't there, or not yet filled: wait for the rebuild."""
+
+    default_reason = "INDEX_MISSING"
+
+    def __init__(self, message: str = "the product index is missing; it is being rebuilt"):
+        super().__init__(message)
+
+
+class DocumentRefused(PolymartError):
+    """The engine won't take this document as it is."""
+
+    code = "INTERNAL"
+    default_reason = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Generic[D]):
+    """A document and the revision it was read at."""
+
+    document: D
+    revision: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Generic[D]):
+    """A document that replaces the revision read, or that is new where there was none."""
+
+    key: str
+    document: D
+    revision: tuple[int, int] | None
+
+
+class Documents(Protocol[D]):
+    """Documents of one kind by key, as last written: no refresh lies between a write and a read."""
+
+    async def read(self, keys: Sequence[str]) -> Mapping[str, Stored[D]]:
+        """Those that exist. Raises IndexMissing, Unavailable."""
+        ...
+
+    async def write(self, writes: Sequence[Write[D]]) -> set[str]:
+        """The keys that someone else wrote meanwhile, where nothing was done. Raises DocumentRefused after writing
+        the others, IndexMissing, Unavailable."""
+        ...
+
+
+class Index(Protocol):
+    """The documents a projection writes."""
+
+    @property
+    def products(self) -> Documents[Product]: ...
+    @property
+    def skus(self) -> Documents[SkuRecord]: ...
+
+
+class ProductSearch(Protocol):
+    """Queries over what the last refresh saw. Raise IndexMissing, Unavailable."""
+
+    async def search(self, query: Query, *, size: int, after: Position | None, fuzzy: bool) -> Results: ...
+
+    async def matches(self, text: str) -> bool:
+        """Whether any product matches, whatever the filters."""
+        ...
+
+    async def status(self) -> IndexStatus: ...
+
+
+class RebuildLease(Protocol):
+    """Who fills the index, and whether that is done, kept beside the index so that both are lost together."""
+
+    async def built(self) -> bool:
+        """Raises IndexMissing, Unavailable."""
+        ...
+
+    async def prepare(self) -> None:
+        """Create what is missing, empty."""
+        ...
+
+    async def take(self, holder: str, seconds: float) -> bool:
+        """Take or renew the right to rebuild; False while another holds it, or when the index is built."""
+        ...
+
+    async def complete(self, holder: str) -> bool:
+        """Record that the index is built; False if the lease went to another meanwhile."""
+        ...
+
+
+class Sources(Protocol):
+    """The owners of what the index shows. Raise Unavailable."""
+
+    def products(self) -> AsyncIterator[Sequence[Product]]:
+        """Every product, deleted ones too, a few hundred at a time."""
+        ...
+
+    def availability(self) -> AsyncIterator[Mapping[str, SkuAvailability]]:
+        """The availability of every SKU that was ever stocked, a few hundred at a time."""
+        ...

@@ -1,0 +1,123 @@
+"""How news becomes documents.
+
+Each source records its own part first and reads the other's after: a product is written before the availability of its
+SKUs is read, an availability before the products of its SKU. So whichever of two concurrent writers comes last sees
+the other's part, and nothing needs to arrive in order. Every write says which revision it replaces.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+from chassis.errors import Aborted
+from search_svc.application.ports import D, Documents, Index, Write
+from search_svc.domain.product import Product, SkuAvailability, SkuRecord
+
+_ATTEMPTS = 10
+_CHUNK = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[D]):
+    """Documents as they are now, and the keys of those that this call changed."""
+
+    documents: Mapping[str, D]
+    changed: set[str]
+
+
+async def apply_products(products: Iterable[Product], *, index: Index) -> None:
+    """Record these versions of products, where they are newer than what is there.
+
+    Raises Unavailable, IndexMissing; Aborted when others keep changing the same documents; DocumentRefused.
+    """
+    newest: dict[str, Product] = {}
+    users: defaultdict[str, set[str]] = defaultdict(set)
+    for product in products:
+        known = newest.get(product.product_id)
+        newest[product.product_id] = known.updated_by(product) if known else product
+        for sku in product.skus:
+            users[sku].add(product.product_id)
+
+    skus = await _change(index.skus, users, lambda sku, known: (known or SkuRecord(sku)).used_by(users[sku]))
+    availability = _availability(skus.documents.values())
+
+    def newer(product_id: str, known: Product | None) -> Product:
+        product = newest[product_id]
+        return (known.updated_by(product) if known else product).with_availability(availability)
+
+    stored = await _change(index.products, newest, newer)
+
+    # An availability that was recorded meanwhile may have looked for these products before they were there.
+    written = [stored.documents[product_id] for product_id in stored.changed]
+    records = await _read(index.skus, {sku for product in written for sku in product.skus})
+    await _update_availability(_availability(records.values()), written, index=index)
+
+
+async def apply_availability(news: Iterable[tuple[str, SkuAvailability]], *, index: Index) -> None:
+    """Record the availability of SKUs, where it is newer, and show it in the products that have them. Raises what
+    apply_products does."""
+    newest: dict[str, SkuAvailability] = {}
+    for sku, availability in news:
+        newest[sku] = SkuAvailability.newer(newest.get(sku), availability) or availability
+
+    skus = await _change(index.skus, newest, lambda sku, known: (known or SkuRecord(sku)).available(newest[sku]))
+    product_ids = {product_id for record in skus.documents.values() for product_id in record.product_ids}
+    products = await _read(index.products, product_ids)
+    await _update_availability(_availability(skus.documents.values()), products.values(), index=index)
+
+
+async def _update_availability(
+    news: Mapping[str, SkuAvailability], products: Iterable[Product], *, index: Index
+) -> None:
+    behind = [product.product_id for product in products if product.with_availability(news) != product]
+    await _change(index.products, behind, lambda _, known: known and known.with_availability(news))
+
+
+def _availability(records: Iterable[SkuRecord]) -> dict[str, SkuAvailability]:
+    return {record.sku: record.availability for record in records if record.availability}
+
+
+async def _read(documents: Documents[D], keys: Iterable[str]) -> dict[str, D]:
+    found: dict[str, D] = {}
+    for chunk in _chunks(sorted(keys)):
+        found.update({key: stored.document for key, stored in (await documents.read(chunk)).items()})
+    return found
+
+
+async def _change(
+    documents: Documents[D], keys: Iterable[str], change: Callable[[str, D | None], D | None]
+) -> _Outcome[D]:
+    """Apply `change` to the document of each key; None, or no difference, writes nothing."""
+    result: dict[str, D] = {}
+    changed: set[str] = set()
+    for chunk in _chunks(sorted(keys)):
+        pending: Sequence[str] = chunk
+        for attempt in range(1, _ATTEMPTS + 1):
+            stored = await documents.read(pending)
+            writes = []
+            for key in pending:
+                current = stored.get(key)
+                known = current.document if current else None
+                document = change(key, known)
+                if document is None:
+                    continue
+                result[key] = document
+                if document != known:
+                    writes.append(Write(key, document, current.revision if current else None))
+            conflicts = await documents.write(writes) if writes else set()
+            changed.update(write.key for write in writes if write.key not in conflicts)
+            if not conflicts:
+                break
+            pending = sorted(conflicts)
+            await asyncio.sleep(random.uniform(0, 0.01) * attempt)
+        else:
+            raise Aborted(f"{len(pending)} documents of the index kept changing")
+    return _Outcome(result, changed)
+
+
+def _chunks(keys: Sequence[str]) -> Iterable[Sequence[str]]:
+    for start in range(0, len(keys), _CHUNK):
+        yield keys[start : start + _CHUNK]

@@ -1,0 +1,69 @@
+"""Where adapters meet use cases: the service as a parts list."""
+
+from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from polymart.search.v1.search_service_pb2_grpc import add_SearchServiceServicer_to_server
+
+from chassis.ids import uuid7
+from chassis.inbox.port import NoInbox
+from chassis.messaging.nats import Nats
+from chassis.messaging.subscription import Subscription
+from chassis.messaging.topology import TOPOLOGY
+from chassis.metrics import Metrics
+from chassis.rpc.client import RpcClient
+from chassis.service import Check, Service, Servicer
+from search_svc.adapters.elastic_index import ElasticIndex
+from search_svc.adapters.elastic_search import ElasticProductSearch
+from search_svc.adapters.engine import Engine
+from search_svc.adapters.grpc_sources import GrpcSources
+from search_svc.adapters.schema import Indices
+from search_svc.application.ports import Index
+from search_svc.config import SearchConfig
+from search_svc.entrypoints.grpc import SearchServicer
+from search_svc.entrypoints.keeper import IndexKeeper
+from search_svc.entrypoints.messages import HANDLERS
+
+NAME = "search_svc"
+
+# The engine's work is by the request as much as by the document.
+_BATCH = 1_000
+
+
+def build(config: SearchConfig) -> Service:
+    metrics = Metrics(NAME)
+    engine, nats = Engine(config.elasticsearch_url), Nats(config.nats_url, NAME)
+    catalog = RpcClient(config.catalog_address, CatalogServiceStub)
+    inventory = RpcClient(config.inventory_address, InventoryServiceStub)
+    indices, index = Indices(engine), ElasticIndex(engine)
+    keeper = IndexKeeper(holder=uuid7(), lease=indices, index=index, sources=GrpcSources(catalog, inventory))
+    # Documents carry versions, so a message may come again.
+    inbox: NoInbox[Index] = NoInbox(index)
+    subscriptions = [
+        Subscription(nats, consumer, HANDLERS, inbox, metrics, batch=_BATCH) for consumer in TOPOLOGY.consumers_of(NAME)
+    ]
+    return Service(
+        name=NAME,
+        config=config,
+        metrics=metrics,
+        resources=[engine, nats, catalog, inventory],
+        schema=indices.check_schema,
+        ready=[Check("index", indices.ready)],
+        servicers=[
+            Servicer(
+                add_SearchServiceServicer_to_server,
+                SearchServicer(ElasticProductSearch(engine, indices)),
+                "polymart.search.v1.SearchService",
+            )
+        ],
+        workers=[keeper, *subscriptions],
+    )
+
+
+async def migrate(config: SearchConfig) -> None:
+    """Create the indices of this release, empty; a running service fills them."""
+    engine = Engine(config.elasticsearch_url)
+    await engine.open()
+    try:
+        await Indices(engine).migrate()
+    finally:
+        await engine.close()

@@ -1,0 +1,44 @@
+"""What the service reacts to."""
+
+from collections.abc import Mapping, Sequence
+
+from google.protobuf.message import Message
+from polymart.catalog.v1.events_pb2 import ProductCreated, ProductDeleted, ProductUpdated
+from polymart.inventory.v1.events_pb2 import StockAvailabilityChanged
+
+from chassis.messaging.envelope import Envelope
+from chassis.messaging.subscription import Handler
+from search_svc.application.ports import Index
+from search_svc.application.projection import apply_availability, apply_products
+from search_svc.domain.product import Product
+from search_svc.protos import availability_from_proto, product_from_proto, tombstone
+
+
+async def index_products(messages: Sequence[Envelope], *, tx: Index) -> None:
+    await apply_products([_product(message.payload) for message in messages], index=tx)
+
+
+async def index_availability(messages: Sequence[Envelope], *, tx: Index) -> None:
+    news = []
+    for message in messages:
+        payload = message.payload
+        assert isinstance(payload, StockAvailabilityChanged)
+        news.append((payload.sku, availability_from_proto(payload.availability, payload.version)))
+    await apply_availability(news, index=tx)
+
+
+HANDLERS: Mapping[type[Message], Handler[Index]] = {
+    ProductCreated: index_products,
+    ProductUpdated: index_products,
+    ProductDeleted: index_products,
+    StockAvailabilityChanged: index_availability,
+}
+
+
+def _product(payload: Message) -> Product:
+    match payload:
+        case ProductCreated() | ProductUpdated():
+            return product_from_proto(payload.product)
+        case ProductDeleted():
+            return tombstone(payload.product_id, payload.version)
+    raise TypeError(f"{type(payload).__name__} says nothing about a product")

@@ -1,0 +1,70 @@
+"""Products and availability as other services send them."""
+
+from collections.abc import Iterable, Iterator
+
+from polymart.catalog.v1 import product_pb2
+from polymart.inventory.v1 import stock_pb2
+
+from chassis.money import Money
+from search_svc.domain.product import AttributeValue, Availability, Product, SkuAvailability, Variant
+
+_LEVELS = {
+    Availability.IN_STOCK: stock_pb2.AVAILABILITY_IN_STOCK,
+    Availability.LOW: stock_pb2.AVAILABILITY_LOW,
+    Availability.OUT: stock_pb2.AVAILABILITY_OUT,
+}
+_AVAILABILITY: dict[int, Availability] = {level: availability for availability, level in _LEVELS.items()}
+
+
+def product_from_proto(message: product_pb2.Product) -> Product:
+    """Raises ValueError for a price that isn't an amount of money."""
+    return Product(
+        product_id=message.product_id,
+        version=message.version,
+        name=message.name,
+        description=message.description,
+        brand=message.brand,
+        category_path=tuple(message.category_path),
+        attributes=dict(_attributes(message)),
+        variants=tuple(_variants(message.variants)),
+    )
+
+
+def tombstone(product_id: str, version: int) -> Product:
+    return Product(product_id, version, deleted=True)
+
+
+def availability_from_proto(level: int, version: int) -> SkuAvailability:
+    """Raises ValueError for a level that isn't known here."""
+    if level not in _AVAILABILITY:
+        raise ValueError(f"availability {level} is not known")
+    return SkuAvailability(_AVAILABILITY[level], version)
+
+
+def availability_to_proto(availability: Availability) -> "stock_pb2.Availability.ValueType":
+    return _LEVELS[availability]
+
+
+def attribute_to_proto(value: AttributeValue) -> product_pb2.AttributeValue:
+    if isinstance(value, bool):
+        return product_pb2.AttributeValue(flag=value)
+    if isinstance(value, float):
+        return product_pb2.AttributeValue(number=value)
+    return product_pb2.AttributeValue(text=value)
+
+
+def _attributes(message: product_pb2.Product) -> Iterator[tuple[str, AttributeValue]]:
+    for name, value in message.attributes.items():
+        if kind := value.WhichOneof("kind"):
+            yield name, getattr(value, kind)
+
+
+def _variants(messages: Iterable[product_pb2.Variant]) -> Iterator[Variant]:
+    for message in messages:
+        yield Variant(
+            sku=message.sku,
+            price=Money.from_proto(message.price),
+            name=message.name,
+            eans=tuple(message.eans),
+            untracked=message.untracked,
+        )
