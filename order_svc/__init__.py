@@ -1,0 +1,1 @@
+"""Orders: an event-sourced aggregate and the saga that takes it through stock and payment."""

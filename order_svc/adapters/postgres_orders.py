@@ -1,0 +1,333 @@
+"""Orders in PostgreSQL: the event store, its read model and the outbox, written together."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from itertools import groupby
+from typing import NamedTuple
+
+import asyncpg
+from google.protobuf.message import Message
+
+from chassis.errors import Aborted, AlreadyExists, NotFound
+from chassis.ids import uuid7
+from chassis.messaging.envelope import Envelope
+from chassis.money import Money
+from chassis.outbox.port import OutboxEntry
+from chassis.outbox.postgres import PostgresOutbox
+from chassis.postgres import Postgres, Transaction
+from chassis.telemetry import current_traceparent
+from order_svc.adapters.event_codec import (
+    PACKAGE,
+    PUBLISHED,
+    SCHEMA_VERSION,
+    command_to_proto,
+    event_from_bytes,
+    event_to_proto,
+    upcast,
+)
+from order_svc.application.ports import Change, Filter, HistoryEntry, OrderSummary, Request
+from order_svc.domain.order import Failure, FailureReason, Order, Recorded, Status
+from order_svc.domain.saga import Decision
+
+SOURCE = "order_svc"
+
+_FIND_REQUEST = "SELECT order_id, fingerprint FROM requests WHERE customer_id = $1 AND request_id = $2"
+
+_STREAMS = """
+SELECT stream_id, version, type, schema_version, data, occurred_at FROM events
+WHERE stream_id = ANY ($1::uuid[]) ORDER BY stream_id, version
+"""
+
+# One statement, one round trip, one fsync: everything hangs on the claim of the request, which waits for a
+# concurrent one to commit or roll back. The outbox is filled here rather than by its own statement for that reason.
+_PLACE = """
+WITH claimed AS (
+    INSERT INTO requests (customer_id, request_id, fingerprint, order_id) VALUES ($1, $2, $3, $4)
+    ON CONFLICT DO NOTHING RETURNING order_id
+), stored AS (
+    INSERT INTO events (stream_id, version, type, schema_version, data, message_id, occurred_at, traceparent)
+    SELECT order_id, 1, 'OrderPlaced', $5::smallint, $6::bytea, $7::uuid, $8::timestamptz, $9::text FROM claimed
+), projected AS (
+    INSERT INTO orders (order_id, customer_id, status, settled, currency, total_nanos, place_time, update_time,
+        deadline, version)
+    SELECT order_id, $1, 'PENDING', false, $10::text, $11::bigint, $8, $8, $12::timestamptz, 1 FROM claimed
+), queued AS (
+    INSERT INTO outbox (id, aggregate_id, subject, headers, data)
+    SELECT id, claimed.order_id::text, subject, headers, data
+    FROM claimed, unnest($13::uuid[], $14::text[], $15::json[], $16::bytea[])
+        WITH ORDINALITY AS queue (id, subject, headers, data, place)
+    ORDER BY place
+)
+SELECT count(*) FROM claimed
+"""
+
+# In the order of ids, so that two batches that share orders wait for each other rather than deadlock. The streams
+# are read by the next statement: this one's snapshot is older than its locks.
+_LOCK = "SELECT order_id FROM orders WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR NO KEY UPDATE"
+_LOCK_OVERDUE = """
+SELECT order_id FROM orders WHERE status = 'PENDING' AND deadline <= $1
+ORDER BY deadline LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
+"""
+
+_APPEND = """
+WITH stored AS (
+    INSERT INTO events (stream_id, version, type, schema_version, data, message_id, occurred_at, causation_id,
+        traceparent)
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::smallint[], $5::bytea[], $6::uuid[],
+        $7::timestamptz[], $8::uuid[], $9::text[])
+)
+UPDATE orders SET status = new.status, settled = new.settled, failure_reason = new.failure_reason,
+    failure_message = new.failure_message, update_time = new.update_time, version = new.version
+FROM unnest($10::uuid[], $11::text[], $12::boolean[], $13::text[], $14::text[], $15::timestamptz[], $16::int[])
+    AS new (order_id, status, settled, failure_reason, failure_message, update_time, version)
+WHERE orders.order_id = new.order_id
+"""
+
+_SUMMARY = """
+SELECT order_id, customer_id, status, settled, currency, total_nanos, failure_reason, failure_message, place_time,
+    update_time, deadline, version
+FROM orders
+"""
+_VERSIONS = "SELECT order_id, version FROM orders WHERE order_id = ANY ($1::uuid[])"
+
+
+class _StoredEvent(NamedTuple):
+    stream_id: str
+    version: int
+    type: str
+    schema_version: int
+    data: bytes
+    message_id: str
+    occurred_at: datetime
+    causation_id: str | None
+    traceparent: str | None
+
+
+class PostgresOrders:
+    """The ports PlacedOrders, ReadableOrders, WatchedOrders and ChangeableOrders.
+
+    `relay` is called after each commit that left something to publish, `changed` with the ids of changed orders.
+    """
+
+    def __init__(
+        self,
+        db: Postgres,
+        outbox: PostgresOutbox,
+        *,
+        relay: Callable[[], None],
+        changed: Callable[[Collection[str]], None],
+    ):
+        self._db = db
+        self._outbox = outbox
+        self._relay = relay
+        self._changed = changed
+
+    async def placed_by(self, request: Request) -> Order | None:
+        row = await self._db.fetchrow(_FIND_REQUEST, request.customer_id, request.request_id)
+        if row is None:
+            return None
+        if row["fingerprint"] != request.fingerprint:
+            raise AlreadyExists(f"request {request.request_id} placed another order before", reason="REQUEST_ID_REUSED")
+        return await self.get(str(row["order_id"]))
+
+    async def add(self, request: Request, decision: Decision) -> Order:
+        order = decision.order
+        events, envelopes = _messages([Change(decision)])
+        (placed,) = events
+        entries = [OutboxEntry.of(envelope) for envelope in envelopes]
+        claimed = await self._db.fetchval(
+            _PLACE,
+            request.customer_id,
+            request.request_id,
+            request.fingerprint,
+            order.order_id,
+            placed.schema_version,
+            placed.data,
+            placed.message_id,
+            placed.occurred_at,
+            placed.traceparent,
+            order.total.currency,
+            order.total.nanos,
+            order.deadline,
+            [entry.id for entry in entries],
+            [entry.subject for entry in entries],
+            [json.dumps(entry.headers) for entry in entries],
+            [entry.data for entry in entries],
+        )
+        if not claimed:
+            winner = await self.placed_by(request)
+            assert winner is not None
+            return winner
+        self._relay()
+        return order
+
+    async def get(self, order_id: str) -> Order:
+        return Order.fold(order_id, _decoded(await self._stream(order_id)))
+
+    async def history(self, order_id: str) -> Sequence[HistoryEntry]:
+        return [
+            HistoryEntry(
+                row["version"],
+                row["occurred_at"],
+                f"{PACKAGE}.{row['type']}",
+                upcast(row["type"], row["schema_version"], row["data"]),
+            )
+            for row in await self._stream(order_id)
+        ]
+
+    async def _stream(self, order_id: str) -> list[asyncpg.Record]:
+        rows = await self._db.fetch(_STREAMS, [order_id])
+        if not rows:
+            raise NotFound(f"no order {order_id}")
+        return rows
+
+    async def page(self, which: Filter, *, before: str | None, limit: int) -> Sequence[OrderSummary]:
+        conditions: list[str] = []
+        values: list[object] = []
+        for condition, value in (
+            ("customer_id <> '' AND customer_id =", which.customer_id),
+            ("status =", which.status),
+            ("order_id <", before),
+        ):
+            if value is not None:
+                values.append(value)
+                conditions.append(f"{condition} ${len(values)}")
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        values.append(limit)
+        query = f"{_SUMMARY} {where} ORDER BY order_id DESC LIMIT ${len(values)}"
+        return [_summary(row) for row in await self._db.fetch(query, *values)]
+
+    async def versions(self, order_ids: Collection[str]) -> Mapping[str, int]:
+        rows = await self._db.fetch(_VERSIONS, list(order_ids))
+        return {str(row["order_id"]): row["version"] for row in rows}
+
+    async def histories(self, order_ids: Collection[str]) -> Mapping[str, Sequence[Recorded]]:
+        return _by_stream(await self._db.fetch(_STREAMS, list(order_ids)))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        async with self._db.transaction() as tx:
+            yield tx
+
+    async def locked(self, order_ids: Collection[str], *, tx: Transaction) -> Mapping[str, Order]:
+        await tx.execute(_LOCK, list(order_ids))
+        return await self._load(order_ids, tx)
+
+    async def overdue(self, now: datetime, *, limit: int, tx: Transaction) -> Mapping[str, Order]:
+        rows = await tx.fetch(_LOCK_OVERDUE, now, limit)
+        return await self._load([str(row["order_id"]) for row in rows], tx) if rows else {}
+
+    async def _load(self, order_ids: Collection[str], tx: Transaction) -> Mapping[str, Order]:
+        streams = _by_stream(await tx.fetch(_STREAMS, list(order_ids)))
+        return {order_id: Order.fold(order_id, history) for order_id, history in streams.items()}
+
+    async def append(self, changes: Sequence[Change[Envelope]], *, tx: Transaction) -> None:
+        if not changes:
+            return
+        events, envelopes = _messages(changes)
+        orders = {change.decision.order.order_id: change.decision.order for change in changes}
+        try:
+            await tx.execute(_APPEND, *_columns(events, 9), *_columns(map(_projected, orders.values()), 7))
+        except asyncpg.UniqueViolationError as error:
+            raise Aborted("an order was changed meanwhile") from error
+        await self._outbox.add(tx, envelopes)
+        tx.after_commit(lambda: self._changed(orders.keys()))
+
+
+def _messages(changes: Sequence[Change[Envelope]]) -> tuple[list[_StoredEvent], list[Envelope]]:
+    """The rows of all events, and what is to be published: each change's events before its commands."""
+    events: list[_StoredEvent] = []
+    envelopes: list[Envelope] = []
+    for change in changes:
+        order, cause = change.decision.order, change.cause
+
+        def publish(message: Message, id: str, order: Order = order, cause: Envelope | None = cause) -> Envelope:
+            return Envelope.new(
+                message,
+                aggregate_id=order.order_id,
+                source=SOURCE,
+                cause=cause,
+                id=id,
+                now=order.update_time,
+                correlation_id=order.order_id,
+            )
+
+        traceparent = (cause.traceparent if cause else None) or current_traceparent()
+        first = order.version - len(change.decision.events) + 1
+        for version, event in enumerate(change.decision.events, first):
+            message, id = event_to_proto(event, order, version), uuid7()
+            type = message.DESCRIPTOR.name
+            if type in PUBLISHED:
+                envelopes.append(publish(message, id))
+            events.append(
+                _StoredEvent(
+                    order.order_id,
+                    version,
+                    type,
+                    SCHEMA_VERSION,
+                    message.SerializeToString(),
+                    id,
+                    order.update_time,
+                    cause.id if cause else None,
+                    traceparent,
+                )
+            )
+        envelopes.extend(
+            publish(command_to_proto(command, order.order_id), uuid7()) for command in change.decision.commands
+        )
+    return events, envelopes
+
+
+def _columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
+    columns: list[list[object]] = [[] for _ in range(width)]
+    for row in rows:
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+    return columns
+
+
+def _projected(order: Order) -> tuple[object, ...]:
+    failure = order.failure
+    return (
+        order.order_id,
+        order.status,
+        order.settled,
+        failure.reason if failure else None,
+        failure.message if failure else None,
+        order.update_time,
+        order.version,
+    )
+
+
+def _decoded(rows: Iterable[asyncpg.Record]) -> list[Recorded]:
+    return [
+        Recorded(
+            row["version"],
+            row["occurred_at"],
+            event_from_bytes(row["type"], row["schema_version"], row["data"]),
+        )
+        for row in rows
+    ]
+
+
+def _by_stream(rows: Iterable[asyncpg.Record]) -> dict[str, list[Recorded]]:
+    """Rows sorted by stream, as histories."""
+    return {str(id): _decoded(group) for id, group in groupby(rows, key=lambda row: row["stream_id"])}
+
+
+def _summary(row: asyncpg.Record) -> OrderSummary:
+    reason = row["failure_reason"]
+    return OrderSummary(
+        order_id=str(row["order_id"]),
+        customer_id=row["customer_id"],
+        status=Status(row["status"]),
+        settled=row["settled"],
+        total=Money(row["currency"], row["total_nanos"]),
+        failure=Failure(FailureReason(reason), row["failure_message"]) if reason else None,
+        place_time=row["place_time"],
+        update_time=row["update_time"],
+        deadline=row["deadline"],
+        version=row["version"],
+    )

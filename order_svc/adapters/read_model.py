@@ -1,0 +1,126 @@
+"""The read model against its source: built anew from the events, or compared with them."""
+
+from collections.abc import AsyncIterator
+from itertools import groupby
+
+import asyncpg
+
+from chassis.postgres import Postgres, Transaction
+from order_svc.adapters.event_codec import event_from_bytes
+from order_svc.domain.order import Order, OrderPlaced, Recorded
+
+_PAGE = 500
+
+_ORDER_IDS = "SELECT stream_id AS order_id FROM events WHERE version = 1 AND stream_id > $1 ORDER BY stream_id LIMIT $2"
+_EVENTS = """
+SELECT stream_id, version, type, schema_version, data, occurred_at FROM events
+WHERE stream_id = ANY ($1::uuid[]) ORDER BY stream_id, version
+"""
+_ROWS = """
+SELECT order_id, customer_id, status, settled, currency, total_nanos, failure_reason, failure_message, place_time,
+    update_time, deadline, version
+FROM orders WHERE order_id = ANY ($1::uuid[])
+"""
+_INSERT = """
+INSERT INTO orders (order_id, customer_id, status, settled, currency, total_nanos, failure_reason, failure_message,
+    place_time, update_time, deadline, version)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+"""
+_WITHOUT_EVENTS = """
+SELECT order_id FROM orders
+WHERE NOT EXISTS (SELECT FROM events WHERE stream_id = order_id AND version = 1) ORDER BY order_id
+"""
+_WITHOUT_START = """
+SELECT DISTINCT stream_id FROM events AS later
+WHERE version > 1 AND NOT EXISTS (SELECT FROM events WHERE stream_id = later.stream_id AND version = 1)
+"""
+_NIL = "00000000-0000-0000-0000-000000000000"
+
+
+async def rebuild_read_model(db: Postgres) -> int:
+    """Write `orders` anew from `events`, in one transaction, while readers see it as it was; returns how many."""
+    count = 0
+    async with db.transaction() as tx:
+        await tx.execute("LOCK TABLE orders IN EXCLUSIVE MODE")
+        await tx.execute("DELETE FROM orders")
+        async for order_ids, histories in _pages(tx):
+            rows = [_row(Order.fold(order_id, histories[order_id])) for order_id in order_ids]
+            await tx.executemany(_INSERT, rows)
+            count += len(rows)
+    return count
+
+
+async def read_model_faults(db: Postgres) -> list[str]:
+    """Where `orders` differs from the fold of `events`, or the events have gaps; a sentence each. Reads only."""
+    faults: list[str] = []
+    async with db.transaction(isolation="repeatable_read", readonly=True) as tx:
+        faults += [f"order {row['order_id']} has no events" for row in await tx.fetch(_WITHOUT_EVENTS)]
+        faults += [f"order {row['stream_id']} has no first event" for row in await tx.fetch(_WITHOUT_START)]
+        async for order_ids, histories in _pages(tx):
+            stored = {str(row["order_id"]): _values(row) for row in await tx.fetch(_ROWS, order_ids)}
+            for order_id in order_ids:
+                faults += _faults(order_id, histories[order_id], stored.get(order_id))
+    return faults
+
+
+def _faults(order_id: str, history: list[Recorded], row: tuple[object, ...] | None) -> list[str]:
+    if [recorded.version for recorded in history] != list(range(1, len(history) + 1)):
+        return [f"order {order_id}: the versions of its events have gaps"]
+    if not isinstance(history[0].event, OrderPlaced):
+        return [f"order {order_id} doesn't begin with OrderPlaced"]
+    if row is None:
+        return [f"order {order_id} has events but isn't in the read model"]
+    if row != (folded := _row(Order.fold(order_id, history))):
+        differing = [
+            f"{name} is {had!r} instead of {wanted!r}"
+            for name, had, wanted in zip(_NAMES, row, folded, strict=True)
+            if had != wanted
+        ]
+        return [f"order {order_id}: {', '.join(differing)} in the read model"]
+    return []
+
+
+async def _pages(tx: Transaction) -> AsyncIterator[tuple[list[str], dict[str, list[Recorded]]]]:
+    """All orders with their histories, some hundred at a time."""
+    last = _NIL
+    while ids := [str(row["order_id"]) for row in await tx.fetch(_ORDER_IDS, last, _PAGE)]:
+        last = ids[-1]
+        rows = await tx.fetch(_EVENTS, ids)
+        yield (
+            ids,
+            {str(id): [_recorded(row) for row in group] for id, group in groupby(rows, lambda r: r["stream_id"])},
+        )
+
+
+def _recorded(row: asyncpg.Record) -> Recorded:
+    event = event_from_bytes(row["type"], row["schema_version"], row["data"])
+    return Recorded(row["version"], row["occurred_at"], event)
+
+
+_NAMES = (
+    "order_id", "customer_id", "status", "settled", "currency", "total_nanos", "failure_reason", "failure_message",
+    "place_time", "update_time", "deadline", "version",
+)  # fmt: skip
+
+
+def _row(order: Order) -> tuple[object, ...]:
+    failure = order.failure
+    return (
+        order.order_id,
+        order.customer_id,
+        str(order.status),
+        order.settled,
+        order.total.currency,
+        order.total.nanos,
+        str(failure.reason) if failure else None,
+        failure.message if failure else None,
+        order.place_time,
+        order.update_time,
+        order.deadline,
+        order.version,
+    )
+
+
+def _values(row: asyncpg.Record) -> tuple[object, ...]:
+    values = tuple(row[name] for name in _NAMES)
+    return (str(values[0]), *values[1:])

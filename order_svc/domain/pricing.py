@@ -1,0 +1,60 @@
+"""Pricing: what was asked for, at the prices of now."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from chassis.errors import InvalidArgument, Violation
+from chassis.money import Money
+from order_svc.domain.order import Line
+
+# What google.type.Money and a PostgreSQL bigint of nanos both hold exactly, with room for one addition.
+_LARGEST = 4 * 10**18
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A line as ordered."""
+
+    sku: str
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A SKU as it is sold now, known from one version of its product."""
+
+    sku: str
+    product_id: str
+    product_version: int
+    product_name: str
+    price: Money
+    untracked: bool
+
+
+def price(wanted: Sequence[Wanted], offers: Mapping[str, Offer]) -> tuple[tuple[Line, ...], Money]:
+    """The lines and their total. Raises InvalidArgument with a violation for each line that can't be sold so."""
+    violations: list[Violation] = []
+    lines: list[Line] = []
+    for index, want in enumerate(wanted):
+        offer = offers.get(want.sku)
+        if offer is None:
+            violations.append(Violation(f"lines[{index}].sku", f"no product has the SKU {want.sku}"))
+            continue
+        if lines and offer.price.currency != lines[0].unit_price.currency:
+            violations.append(
+                Violation(
+                    f"lines[{index}].sku",
+                    f"is sold in {offer.price.currency}, the lines before in {lines[0].unit_price.currency}",
+                )
+            )
+            continue
+        if offer.price.nanos * want.quantity > _LARGEST:
+            violations.append(Violation(f"lines[{index}].quantity", "makes the line's total too large"))
+            continue
+        lines.append(Line(want.sku, want.quantity, offer.price, offer.product_id, offer.product_name, offer.untracked))
+    total = sum(line.unit_price.nanos * line.quantity for line in lines)
+    if not violations and total > _LARGEST:
+        violations.append(Violation("lines", "make the order's total too large"))
+    if violations:
+        raise InvalidArgument(violations)
+    return tuple(lines), Money(lines[0].unit_price.currency, total)
