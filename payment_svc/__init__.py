@@ -1,0 +1,1 @@
+"""Payments: authorised, captured and voided at a provider, each exactly once."""

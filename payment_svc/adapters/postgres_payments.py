@@ -1,0 +1,265 @@
+"""Payments and attempts in PostgreSQL: rows locked in order, a batch written in one statement."""
+
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import asyncpg
+from google.protobuf.message import Message
+from polymart.payment.v1 import events_pb2
+
+from chassis.messaging.envelope import Envelope
+from chassis.money import Money
+from chassis.outbox.postgres import PostgresOutbox
+from chassis.postgres import Postgres, Transaction
+from payment_svc.domain.payments import (
+    Attempt,
+    AttemptState,
+    Authorized,
+    Captured,
+    CaptureFailed,
+    Change,
+    Declined,
+    Event,
+    Operation,
+    Payment,
+    Status,
+    Voided,
+)
+
+SOURCE = "payment_svc"
+
+# A row for each payment before any is locked: of two batches that hear of a payment first, one must wait.
+_CREATE = "INSERT INTO payments (payment_id, status) SELECT unnest($1::text[]), 'NEW' ON CONFLICT DO NOTHING"
+_PAYMENT = """
+SELECT payment_id, status, currency, amount, token, failure, provider_reference, created_at, updated_at FROM payments
+"""
+_LOCK = f"{_PAYMENT} WHERE payment_id = ANY ($1::text[]) ORDER BY payment_id FOR UPDATE"
+# Its own statement: joined to the one above, it would see the attempts as they were before the wait for locks.
+_ATTEMPTS = """
+SELECT payment_id, operation, state, causation_id, correlation_id, traceparent
+FROM attempts WHERE payment_id = ANY ($1::text[])
+"""
+# The rows are locked and each key comes once, so final values can be written as they are.
+_RECORD = """
+WITH payment AS (
+    UPDATE payments SET status = v.status, currency = v.currency, amount = v.amount, token = v.token,
+        failure = v.failure, provider_reference = v.provider_reference, updated_at = now()
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[])
+        AS v (payment_id, status, currency, amount, token, failure, provider_reference)
+    WHERE payments.payment_id = v.payment_id
+)
+INSERT INTO attempts (payment_id, operation, state, causation_id, correlation_id, traceparent)
+SELECT * FROM unnest($8::text[], $9::text[], $10::text[], $11::uuid[], $12::text[], $13::text[])
+ON CONFLICT (payment_id, operation) DO UPDATE SET state = excluded.state, due_at = now(), updated_at = now()
+"""
+# A claim lost in a crash only means that the same is asked again: it needn't wait for the disk.
+_CLAIM = """
+WITH relaxed AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true)
+), due AS (
+    SELECT payment_id, operation FROM attempts WHERE state = 'PENDING' AND due_at <= now()
+    ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
+)
+UPDATE attempts SET tries = tries + 1, due_at = now() + $2::interval, updated_at = now()
+FROM due JOIN payments USING (payment_id) CROSS JOIN relaxed
+WHERE attempts.payment_id = due.payment_id AND attempts.operation = due.operation
+RETURNING due.payment_id, due.operation, currency, amount, token, provider_reference, tries
+"""
+# The number of tries tells this claim from a later one.
+_DEFER = """
+UPDATE attempts SET due_at = now() + v.delay
+FROM unnest($1::text[], $2::text[], $3::integer[], $4::interval[]) AS v (payment_id, operation, tries, delay)
+WHERE attempts.payment_id = v.payment_id AND attempts.operation = v.operation AND attempts.tries = v.tries
+    AND state = 'PENDING'
+"""
+_GET = f"{_PAYMENT} WHERE payment_id = $1"
+_NEWEST = f"""
+{_PAYMENT}
+WHERE ($2::text IS NULL OR status = $2)
+    AND ($3::timestamptz IS NULL OR (created_at, payment_id) < ($3, $4::text COLLATE "C"))
+ORDER BY created_at DESC, payment_id DESC LIMIT $1
+"""
+
+_ANSWERS = {
+    Authorized: Operation.AUTHORIZE,
+    Declined: Operation.AUTHORIZE,
+    Captured: Operation.CAPTURE,
+    CaptureFailed: Operation.CAPTURE,
+    Voided: Operation.VOID,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """What ties an event to the command that led to it."""
+
+    causation_id: str
+    correlation_id: str
+    traceparent: str | None
+
+
+class PostgresLedger:
+    """`Ledger` in an open transaction.
+
+    `causes` are the messages whose commands are carried out, by index; `nudge` is called once attempts that the
+    provider must be asked are committed.
+    """
+
+    def __init__(
+        self,
+        tx: Transaction,
+        outbox: PostgresOutbox,
+        nudge: Callable[[], None],
+        causes: Sequence[Envelope] = (),
+    ):
+        self._tx = tx
+        self._outbox = outbox
+        self._nudge = nudge
+        self._causes = [_Cause(c.id, c.correlation_id, c.traceparent) for c in causes]
+        self._stored: dict[tuple[str, Operation], _Cause] = {}
+        self._before: dict[str, Payment] = {}
+
+    async def payments(self, payment_ids: Collection[str], *, create: bool = False) -> dict[str, Payment]:
+        ordered = sorted(payment_ids)
+        if create:
+            await self._tx.execute(_CREATE, ordered)
+        rows = await self._tx.fetch(_LOCK, ordered)
+        known = [row["payment_id"] for row in rows if row["status"] != Status.NEW]
+        attempts: dict[str, dict[Operation, AttemptState]] = {}
+        for row in await self._tx.fetch(_ATTEMPTS, known) if known else ():
+            payment_id, operation = row["payment_id"], Operation(row["operation"])
+            attempts.setdefault(payment_id, {})[operation] = AttemptState(row["state"])
+            cause = _Cause(str(row["causation_id"]), row["correlation_id"], row["traceparent"])
+            self._stored[payment_id, operation] = cause
+        self._before = {p.payment_id: replace(p, attempts=attempts.get(p.payment_id, {})) for p in map(_payment, rows)}
+        return dict(self._before)
+
+    async def record(self, change: Change) -> None:
+        payments = change.payments
+        attempts = [
+            (payment.payment_id, operation, state)
+            for payment in payments
+            for operation, state in payment.attempts.items()
+            if state != self._before[payment.payment_id].attempts.get(operation)
+        ]
+        for key, index in change.opened.items():
+            self._stored[key] = self._causes[index]
+        causes = [self._stored[payment_id, operation] for payment_id, operation, _ in attempts]
+        if payments:
+            await self._tx.execute(
+                _RECORD,
+                [p.payment_id for p in payments],
+                [p.status for p in payments],
+                [p.amount.currency if p.amount else None for p in payments],
+                [p.amount.nanos if p.amount else None for p in payments],
+                [p.token for p in payments],
+                [p.failure for p in payments],
+                [p.reference for p in payments],
+                [payment_id for payment_id, _, _ in attempts],
+                [operation for _, operation, _ in attempts],
+                [state for _, _, state in attempts],
+                [cause.causation_id for cause in causes],
+                [cause.correlation_id for cause in causes],
+                [cause.traceparent for cause in causes],
+            )
+        await self._outbox.add(self._tx, [self._envelope(event, index) for event, index in change.events])
+        if any(state is AttemptState.PENDING for _, _, state in attempts):
+            self._tx.after_commit(self._nudge)
+
+    def _envelope(self, event: Event, index: int | None) -> Envelope:
+        cause = self._stored[event.payment_id, _ANSWERS[type(event)]] if index is None else self._causes[index]
+        envelope = Envelope.new(_message(event), aggregate_id=event.payment_id, source=SOURCE)
+        return replace(
+            envelope,
+            causation_id=cause.causation_id,
+            correlation_id=cause.correlation_id,
+            traceparent=cause.traceparent,
+        )
+
+
+class PostgresPayments:
+    """`Payments` over a database."""
+
+    def __init__(self, db: Postgres, outbox: PostgresOutbox):
+        self._db = db
+        self._outbox = outbox
+        self._nudge: Callable[[], None] = _nobody
+
+    def on_pending(self, nudge: Callable[[], None]) -> None:
+        """Call `nudge` when attempts were committed by this process."""
+        self._nudge = nudge
+
+    def ledger(self, tx: Transaction, causes: Sequence[Envelope] = ()) -> PostgresLedger:
+        """The ledger in a transaction of the caller's."""
+        return PostgresLedger(tx, self._outbox, self._nudge, causes)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[PostgresLedger]:
+        async with self._db.transaction() as tx:
+            yield self.ledger(tx)
+
+    async def claim(self, limit: int, lease: timedelta) -> list[Attempt]:
+        return [
+            Attempt(
+                row["payment_id"],
+                Operation(row["operation"]),
+                Money(row["currency"], row["amount"]),
+                row["token"],
+                row["provider_reference"],
+                row["tries"],
+            )
+            for row in await self._db.fetch(_CLAIM, limit, lease)
+        ]
+
+    async def defer(self, attempts: Sequence[Attempt]) -> None:
+        await self._db.execute(
+            _DEFER,
+            [a.payment_id for a in attempts],
+            [a.operation for a in attempts],
+            [a.tries for a in attempts],
+            [a.delay for a in attempts],
+        )
+
+    async def get(self, payment_id: str) -> Payment | None:
+        row = await self._db.fetchrow(_GET, payment_id)
+        return _payment(row) if row else None
+
+    async def newest(
+        self, limit: int, *, status: Status | None = None, before: tuple[datetime, str] | None = None
+    ) -> list[Payment]:
+        created_at, payment_id = before or (None, None)
+        return [_payment(row) for row in await self._db.fetch(_NEWEST, limit, status, created_at, payment_id)]
+
+
+def _payment(row: asyncpg.Record) -> Payment:
+    return Payment(
+        row["payment_id"],
+        Status(row["status"]),
+        None if row["amount"] is None else Money(row["currency"], row["amount"]),
+        row["token"],
+        row["failure"],
+        row["provider_reference"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def _message(event: Event) -> Message:
+    """The message an event is published as."""
+    match event:
+        case Authorized(payment_id, amount):
+            return events_pb2.PaymentAuthorized(payment_id=payment_id, amount=amount.to_proto())
+        case Declined(payment_id, reason):
+            return events_pb2.PaymentDeclined(payment_id=payment_id, reason=reason)
+        case Captured(payment_id, amount):
+            return events_pb2.PaymentCaptured(payment_id=payment_id, amount=amount.to_proto())
+        case CaptureFailed(payment_id, reason):
+            return events_pb2.PaymentCaptureFailed(payment_id=payment_id, reason=reason)
+        case Voided(payment_id):
+            return events_pb2.PaymentVoided(payment_id=payment_id)
+
+
+def _nobody() -> None:
+    """Nobody asks the provider in this process."""

@@ -1,0 +1,78 @@
+"""Reacting to commands, asking the provider, and reading payments."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from chassis.errors import NotFound, Unavailable
+from payment_svc.application.ports import Ledger, Payments, Provider
+from payment_svc.domain.payments import Attempt, Command, Outcome, Payment, Refused, Status, decide, settle
+
+log = structlog.get_logger(__name__)
+
+
+async def carry_out(commands: Sequence[Command], *, ledger: Ledger) -> None:
+    """React to commands in their order. What the provider must be asked is left as pending attempts.
+
+    Raises FailedPrecondition for a capture of what isn't authorised yet, and for an authorisation that differs from
+    the payment's.
+    """
+    payments = await ledger.payments({command.payment_id for command in commands}, create=True)
+    await ledger.record(decide(commands, payments))
+
+
+async def ask_provider(limit: int, *, lease: timedelta, payments: Payments, provider: Provider) -> Sequence[Attempt]:
+    """Claim due attempts, ask the provider once, and commit its answers as they come in. Returns what was claimed.
+
+    An attempt that was tried before is looked up by its key first. Whatever stays unknown is due again later, under
+    the same key. Dying at any point leaves claims that expire after `lease`.
+    """
+    claimed = await payments.claim(limit, lease)
+    unknown = {attempt.key: attempt for attempt in claimed}
+    try:
+        if tried := [attempt.key for attempt in claimed if attempt.tries > 1]:
+            await _commit(await provider.find(tried), unknown, payments)
+        if unknown:
+            async for answers in provider.submit(list(unknown.values())):
+                await _commit(answers, unknown, payments)
+    except Unavailable as error:
+        log.warning("provider or store out of reach", error=str(error), attempts=len(unknown))
+    if unknown:
+        log.info("outcome unknown", keys=sorted(unknown)[:10], attempts=len(unknown))
+        await payments.defer(list(unknown.values()))
+    return claimed
+
+
+async def _commit(answers: Mapping[str, Outcome], unknown: dict[str, Attempt], payments: Payments) -> None:
+    """Commit what `answers` resolve, and take it out of `unknown`."""
+    resolved = [(unknown[key], outcome) for key, outcome in answers.items() if key in unknown]
+    if not resolved:
+        return
+    async with payments.transaction() as ledger:
+        known = await ledger.payments({attempt.payment_id for attempt, _ in resolved})
+        await ledger.record(settle(resolved, known))
+    for attempt, outcome in resolved:
+        if attempt.operation is attempt.operation.VOID and isinstance(outcome, Refused):
+            log.error("the provider refused a void", payment_id=attempt.payment_id, reason=outcome.reason)
+        else:
+            del unknown[attempt.key]
+
+
+async def get_payment(payment_id: str, *, payments: Payments) -> Payment:
+    """Raises NotFound if nothing was heard of it."""
+    if payment := await payments.get(payment_id):
+        return payment
+    raise NotFound(f"there is no payment {payment_id}", reason="PAYMENT_NOT_FOUND")
+
+
+async def list_payments(
+    limit: int, *, status: Status | None, before: tuple[datetime, str] | None, payments: Payments
+) -> tuple[list[Payment], tuple[datetime, str] | None]:
+    """A page, newest first, and the place where the next one starts: None on the last."""
+    page = await payments.newest(limit + 1, status=status, before=before)
+    if len(page) <= limit:
+        return page, None
+    last = page[limit - 1]
+    assert last.created_at is not None
+    return page[:limit], (last.created_at, last.payment_id)
