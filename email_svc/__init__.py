@@ -1,0 +1,1 @@
+"""Delivers notifications by e-mail."""

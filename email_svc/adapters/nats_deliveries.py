@@ -1,0 +1,89 @@
+"""The delivery log in a NATS key-value bucket."""
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+
+from nats.errors import Error as NatsError
+from nats.js.api import KeyValueConfig, StorageType
+from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.kv import KeyValue
+
+from chassis.errors import Unavailable
+from chassis.messaging.nats import Nats
+from chassis.messaging.topology import INBOX_RETENTION
+from email_svc.application.ports import Overtaken
+from email_svc.domain.delivery import Delivery, State
+
+BUCKET = "email_deliveries"
+_STREAM_EXISTS = 10058
+
+
+class NatsDeliveries:
+    """Deliveries (application.ports); revisions are the bucket's."""
+
+    def __init__(self, nats: Nats):
+        self._nats = nats
+        self._bucket: KeyValue | None = None
+
+    async def get(self, notification_id: str) -> tuple[Delivery, int] | None:
+        try:
+            entry = await (await self._open()).get(notification_id)
+        except KeyNotFoundError:
+            return None
+        except (NatsError, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
+        assert entry.value is not None
+        assert entry.revision is not None
+        return _delivery(entry.value), entry.revision
+
+    async def put(self, notification_id: str, delivery: Delivery, revision: int) -> int:
+        try:
+            return await (await self._open()).update(notification_id, _data(delivery), last=revision)
+        except KeyWrongLastSequenceError as error:
+            raise Overtaken(notification_id) from error
+        except (NatsError, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
+
+    async def _open(self) -> KeyValue:
+        if self._bucket is None:
+            await self._nats.ready()
+            self._bucket = await self._nats.js.key_value(BUCKET)
+        return self._bucket
+
+
+async def ensure_bucket(nats: Nats) -> None:
+    """Make the bucket where it is missing. Raises Unavailable."""
+    await nats.ready()
+    config = KeyValueConfig(
+        bucket=BUCKET,
+        description="What became of each notification's delivery by e-mail",
+        history=1,
+        # As long as a message may come again out of its stream or the dead letters.
+        ttl=INBOX_RETENTION.total_seconds(),
+        storage=StorageType.FILE,
+    )
+    try:
+        await nats.js.create_key_value(config)
+    except APIError as error:
+        if error.err_code != _STREAM_EXISTS:  # it may be there with more replicas
+            raise
+    except (NatsError, OSError, TimeoutError) as error:
+        raise _unavailable(error) from error
+
+
+def _data(delivery: Delivery) -> bytes:
+    fields = {**asdict(delivery), "state": delivery.state.value, "until": delivery.until.isoformat()}
+    return json.dumps(fields).encode()
+
+
+def _delivery(data: bytes) -> Delivery:
+    fields = json.loads(data)
+    fields["state"], fields["until"] = State(fields["state"]), datetime.fromisoformat(fields["until"])
+    return Delivery(**fields)
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    if isinstance(error, BucketNotFoundError):
+        return Unavailable(f"NATS has no bucket {BUCKET}; run `python -m email_svc migrate`")
+    return Unavailable(f"NATS doesn't keep the delivery log: {error or type(error).__name__}")

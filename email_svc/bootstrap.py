@@ -1,0 +1,70 @@
+"""Where email_svc's parts meet."""
+
+from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceStub
+
+from chassis.clock import SystemClock
+from chassis.inbox.port import NoInbox
+from chassis.messaging.nats import Nats
+from chassis.messaging.publisher import Publisher
+from chassis.messaging.subscription import Subscription
+from chassis.messaging.topology import TOPOLOGY
+from chassis.metrics import Metrics
+from chassis.rpc.client import RpcClient
+from chassis.service import Service
+from email_svc.adapters.grpc_customers import GrpcCustomers
+from email_svc.adapters.jinja_letters import JinjaLetters
+from email_svc.adapters.nats_deliveries import NatsDeliveries, ensure_bucket
+from email_svc.adapters.smtp_mailer import SmtpMailer
+from email_svc.application.postman import Postman
+from email_svc.config import EmailConfig, sender_of
+from email_svc.domain.delivery import TIMING, Timing
+from email_svc.entrypoints.messages import HANDLERS
+
+NAME = "email_svc"
+# Small, because one slow delivery keeps the batch's others from being acknowledged.
+BATCH = 64
+
+
+def build(config: EmailConfig, *, timing: Timing = TIMING) -> Service:
+    metrics = Metrics(NAME)
+    clock, nats = SystemClock(), Nats(config.nats_url, NAME)
+    customers = RpcClient(
+        config.customer_address,
+        CustomerServiceStub,
+        idempotent=["polymart.customer.v1.CustomerService/GetCustomer"],
+    )
+    host, _, port = config.smtp_address.rpartition(":")
+    mailer = SmtpMailer(host.strip("[]"), int(port))
+    postman = Postman(
+        deliveries=NatsDeliveries(nats),
+        customers=GrpcCustomers(customers),
+        letters=JinjaLetters(sender_of(config.mail_from), clock),
+        mailer=mailer,
+        announcements=Publisher(nats),
+        clock=clock,
+        timing=timing,
+    )
+    subscriptions = [
+        Subscription(nats, consumer, HANDLERS, NoInbox(postman), metrics, batch=BATCH)
+        for consumer in TOPOLOGY.consumers_of(NAME)
+    ]
+    return Service(
+        name=NAME,
+        config=config,
+        metrics=metrics,
+        resources=[nats, customers, mailer],
+        # Its only RPCs are health and reflection, which need nothing.
+        ready=[],
+        servicers=[],
+        workers=subscriptions,
+    )
+
+
+async def migrate(config: EmailConfig) -> None:
+    """Make the delivery log."""
+    nats = Nats(config.nats_url, NAME)
+    await nats.open()
+    try:
+        await ensure_bucket(nats)
+    finally:
+        await nats.close()

@@ -1,0 +1,53 @@
+"""Where notification_svc's parts meet."""
+
+from polymart.notification.v1.notification_service_pb2_grpc import add_NotificationServiceServicer_to_server
+
+from chassis import postgres
+from chassis.clock import SystemClock
+from chassis.inbox.postgres import PostgresInbox
+from chassis.messaging.nats import Nats
+from chassis.messaging.publisher import Publisher
+from chassis.messaging.subscription import Subscription
+from chassis.messaging.topology import TOPOLOGY
+from chassis.metrics import Metrics
+from chassis.outbox.postgres import PostgresOutbox
+from chassis.outbox.relay import Relay
+from chassis.postgres import Postgres, schema_check
+from chassis.service import Check, Service, Servicer
+from notification_svc.adapters.postgres_notifications import PostgresNotifications
+from notification_svc.config import NotificationConfig
+from notification_svc.entrypoints.grpc import NotificationServicer
+from notification_svc.entrypoints.messages import handlers
+
+NAME = "notification_svc"
+
+
+def build(config: NotificationConfig) -> Service:
+    metrics = Metrics(NAME)
+    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME)
+    outbox = PostgresOutbox(db)
+    notifications = PostgresNotifications(db, outbox)
+    reactions = handlers(notifications=notifications, clock=SystemClock())
+    subscriptions = [
+        Subscription(nats, consumer, reactions, PostgresInbox(db), metrics) for consumer in TOPOLOGY.consumers_of(NAME)
+    ]
+    servicer = NotificationServicer(notifications=notifications)
+    return Service(
+        name=NAME,
+        config=config,
+        metrics=metrics,
+        resources=[db, nats],
+        schema=schema_check(db, NAME),
+        ready=[Check("postgresql", db.ready)],
+        servicers=[
+            Servicer(
+                add_NotificationServiceServicer_to_server, servicer, "polymart.notification.v1.NotificationService"
+            )
+        ],
+        workers=[Relay(outbox, Publisher(nats), metrics, NAME), *subscriptions],
+    )
+
+
+async def migrate(config: NotificationConfig) -> None:
+    """Bring the database to the schema of this release."""
+    await postgres.migrate(config.postgres_url, NAME)
