@@ -1,0 +1,59 @@
+"""Read-only access to the stores of all services."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from catalog_svc.adapters.mongo_products import MongoProducts
+from chassis.messaging.nats import Nats
+from chassis.postgres import Postgres
+from chassis.service import Resource
+from devstack.stack import StackInfo
+from search_svc.adapters.engine import Engine
+
+OWNERS = ("order", "inventory", "payment", "customer", "notification")
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Databases by their owner ("order", …); `provider` is the payment provider's own."""
+
+    postgres: Mapping[str, Postgres]
+    products: MongoProducts
+    index: Engine
+    nats: Nats
+
+    @property
+    def orders(self) -> Postgres:
+        return self.postgres["order"]
+
+    @property
+    def inventory(self) -> Postgres:
+        return self.postgres["inventory"]
+
+    @property
+    def payments(self) -> Postgres:
+        return self.postgres["payment"]
+
+    @property
+    def provider(self) -> Postgres:
+        return self.postgres["provider"]
+
+    @property
+    def notifications(self) -> Postgres:
+        return self.postgres["notification"]
+
+
+@asynccontextmanager
+async def open_stores(info: StackInfo) -> AsyncIterator[Stores]:
+    """All stores of a running stack, PostgreSQL's by the auditor's read-only role."""
+    databases = {owner: Postgres(url, max_size=2, name="polymart verify") for owner, url in info.auditors.items()}
+    products, index = MongoProducts(info.mongodb_url), Engine(info.elasticsearch_url)
+    nats = Nats(info.nats_url, "polymart verify")
+    async with AsyncExitStack() as stack:
+        resources: list[Resource] = [*databases.values(), products, index, nats]
+        for resource in resources:
+            await resource.open()
+            stack.push_async_callback(resource.close)
+        await nats.ready()
+        yield Stores(databases, products, index, nats)

@@ -1,0 +1,150 @@
+"""How the tools reach a stack: addresses from the environment or from the stack that runs here, channels, errors."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import grpc
+import typer
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from grpc_status import rpc_status
+from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceStub
+from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceStub
+from polymart.order.v1.order_service_pb2_grpc import OrderServiceStub
+from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
+from polymart.search.v1.search_service_pb2_grpc import SearchServiceStub
+from rich.console import Console
+
+from devstack.errors import EngineError
+from devstack.stack import StackInfo, default_home, load
+
+if TYPE_CHECKING:
+    from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+    from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceAsyncStub
+    from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceAsyncStub
+    from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceAsyncStub
+    from polymart.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
+    from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceAsyncStub
+    from polymart.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
+
+P = ParamSpec("P")
+
+console = Console()
+problems = Console(stderr=True)
+
+
+class Clients:
+    """One channel and stub for each service that can be asked."""
+
+    def __init__(self, address_of: Callable[[str], str]):
+        self._address_of = address_of
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def channel(self, service: str) -> grpc.aio.Channel:
+        if service not in self._channels:
+            self._channels[service] = grpc.aio.insecure_channel(self._address_of(service))
+        return self._channels[service]
+
+    @property
+    def catalog(self) -> "CatalogServiceAsyncStub":
+        return CatalogServiceStub(self.channel("catalog_svc"))
+
+    @property
+    def inventory(self) -> "InventoryServiceAsyncStub":
+        return InventoryServiceStub(self.channel("inventory_svc"))
+
+    @property
+    def search(self) -> "SearchServiceAsyncStub":
+        return SearchServiceStub(self.channel("search_svc"))
+
+    @property
+    def orders(self) -> "OrderServiceAsyncStub":
+        return OrderServiceStub(self.channel("order_svc"))
+
+    @property
+    def payments(self) -> "PaymentServiceAsyncStub":
+        return PaymentServiceStub(self.channel("payment_svc"))
+
+    @property
+    def customers(self) -> "CustomerServiceAsyncStub":
+        return CustomerServiceStub(self.channel("customer_svc"))
+
+    @property
+    def notifications(self) -> "NotificationServiceAsyncStub":
+        return NotificationServiceStub(self.channel("notification_svc"))
+
+    async def close(self) -> None:
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+
+
+def running_stack(home: Path | None = None) -> StackInfo:
+    """The stack that `polymart up` started in this folder. Raises EngineError if none runs."""
+    return load(home or default_home())
+
+
+@asynccontextmanager
+async def clients() -> AsyncIterator[Clients]:
+    """Clients of the addresses in POLYMART_<SERVICE>_ADDRESS or, where unset, of the stack that runs here."""
+
+    def address_of(service: str) -> str:
+        variable = f"POLYMART_{service.removesuffix('_svc').upper()}_ADDRESS"
+        return os.environ.get(variable) or running_stack().address(service)
+
+    opened = Clients(address_of)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+def nats_url() -> str:
+    return os.environ.get("POLYMART_NATS_URL") or running_stack().nats_url
+
+
+def print_data(data: object) -> None:
+    """JSON on standard output, whatever its width."""
+    typer.echo(json.dumps(data, indent=2))
+
+
+def describe(error: grpc.aio.AioRpcError) -> str:
+    """A gRPC failure in one line: code, reason, message, every violation."""
+    status = rpc_status.from_call(error)  # type: ignore[no-untyped-call]
+    text = f"{error.code().name}: {error.details()}"
+    for detail in status.details if status else ():
+        info, bad = ErrorInfo(), BadRequest()
+        if detail.Unpack(info) and info.reason != error.code().name:
+            text = f"{error.code().name} ({info.reason}): {error.details()}"
+        elif detail.Unpack(bad):
+            text = f"{error.code().name}: " + "; ".join(f"{v.field}: {v.description}" for v in bad.field_violations)
+    return text
+
+
+def asynchronous(function: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """A coroutine as a command: what a user can do something about becomes one line and exit code 1."""
+
+    @wraps(function)
+    def command(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            asyncio.run(function(*args, **kwargs))
+        except grpc.aio.AioRpcError as error:
+            fail(describe(error))
+        except (EngineError, ValueError) as error:
+            fail(str(error))
+        except OSError as error:
+            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return command
+
+
+def fail(message: str, code: int = 1) -> None:
+    problems.print(f"polymart: {message}", style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(code)

@@ -1,0 +1,114 @@
+"""Products from a file of JSON lines into the catalog, through one ImportProducts stream."""
+
+import asyncio
+import gzip
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polymart.catalog.v1 import catalog_service_pb2 as catalog
+from polymart.catalog.v1.product_pb2 import AttributeValue, Product, Variant
+
+from chassis.money import Money
+
+if TYPE_CHECKING:
+    from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+
+TIMEOUT = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A row that didn't go in: its line number in the file, and why."""
+
+    row: int
+    reason: str
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What became of an import; `outcomes` counts rows by CREATED, UPDATED, UNCHANGED and REJECTED."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    rejections: list[Rejection] = field(default_factory=list)
+
+    def reject(self, row: int, reason: str) -> None:
+        self.outcomes["REJECTED"] += 1
+        self.rejections.append(Rejection(row, reason))
+
+    @property
+    def rows(self) -> int:
+        return self.outcomes.total()
+
+
+def read_products(path: Path, report: ImportReport) -> Iterator[tuple[int, Product]]:
+    """The file's products with their line numbers; a line that can't be read is rejected in the report."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, product_of(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+                report.reject(number, reason)
+
+
+def product_of(row: dict[str, Any]) -> Product:
+    """A row of the file as a product of one variant. Raises ValueError, KeyError or TypeError for what it can't be."""
+    if not isinstance(row, dict):
+        raise TypeError("a line must hold a JSON object")
+    price = Money.parse(row["currency"], row["price"])
+    product = Product(
+        product_id=row["sku"],
+        name=row["name"],
+        description=row.get("description", ""),
+        brand=row.get("brand") or "",
+        category_path=row.get("category_path", []),
+        variants=[Variant(sku=row["sku"], price=price.to_proto(), eans=row.get("ean", []))],
+    )
+    facts = {**row.get("attributes", {})}
+    facts.update({name: row[name] for name in ("mpn", "released") if row.get(name)})
+    for name, value in facts.items():
+        product.attributes[name].CopyFrom(attribute(value))
+    return product
+
+
+def attribute(value: object) -> AttributeValue:
+    match value:
+        case bool():
+            return AttributeValue(flag=value)
+        case int() | float():
+            return AttributeValue(number=value)
+        case str():
+            return AttributeValue(text=value)
+    raise TypeError(f"an attribute must be text, a number or a boolean, not {value!r}")
+
+
+async def import_products(
+    catalog_service: "CatalogServiceAsyncStub",
+    rows: Iterable[tuple[int, Product]],
+    report: ImportReport,
+    on_answer: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Sends the rows and counts the answers in `report`; `on_answer` hears how many came at once."""
+
+    async def requests() -> AsyncIterator[catalog.ImportProductsRequest]:
+        for number, product in rows:
+            yield catalog.ImportProductsRequest(row=number, product=product)
+            # Reading a file never waits; answers are to be read meanwhile.
+            await asyncio.sleep(0)
+
+    async for response in catalog_service.ImportProducts(requests(), timeout=TIMEOUT):
+        for result in response.results:
+            if result.outcome == catalog.IMPORT_OUTCOME_REJECTED:
+                faults = "; ".join(f"{v.field}: {v.description}" for v in result.violations)
+                report.reject(result.row, faults)
+            else:
+                name = catalog.ImportOutcome.Name(result.outcome)
+                report.outcomes[name.removeprefix("IMPORT_OUTCOME_")] += 1
+        on_answer(len(response.results))

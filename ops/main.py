@@ -1,0 +1,213 @@
+"""The `polymart` command."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from polymart.search.v1.search_service_pb2 import AttributeFilter, SearchFilter, SearchProductsRequest
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
+from ops import demo as demonstration
+from ops import dlq, orders, search
+from ops.clients import asynchronous, clients, console, fail, print_data, running_stack
+from ops.importing import ImportReport, import_products, read_products
+from ops.orders import JsonOption
+from ops.verify import quiet, verify
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Polymart: an event-driven commerce backend. Settings come from POLYMART_* variables.",
+)
+app.add_typer(orders.app, name="order")
+app.add_typer(dlq.app, name="dlq")
+
+TRY = """
+Try, in another terminal in this folder:
+  .venv/bin/polymart import data/products.jsonl.gz
+  .venv/bin/polymart search "hdmi cable" --facet cable_length
+  .venv/bin/polymart order place 138175=2 && .venv/bin/polymart order list
+Any gRPC client can ask the services: they speak reflection."""
+
+
+@app.command()
+@asynchronous
+async def up() -> None:
+    """Start every engine and service and leave them running until Ctrl-C."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    with console.status("starting") as status:
+        stack = Stack(default_home(), on_progress=status.update)
+        starting = asyncio.create_task(stack.start())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting})
+        finally:
+            stopping.cancel()
+    try:
+        if not starting.cancelled():
+            await starting
+            print_addresses(stack.info())
+            console.print(TRY, markup=False, highlight=False)
+            console.print("\nCtrl-C stops everything; the data stays.", style="dim")
+            await stop.wait()
+    finally:
+        with console.status("stopping"):
+            await stack.stop()
+
+
+def print_addresses(info: StackInfo) -> None:
+    table = Table("what", "address")
+    for name, address in info.endpoints().items():
+        table.add_row(name, escape(address))
+    console.print(table)
+
+
+@app.command()
+@asynchronous
+async def down() -> None:
+    """Stop the stack that `polymart up` started in this folder."""
+    with console.status("stopping"):
+        stopped = await stop_running(default_home())
+    console.print("stopped" if stopped else "nothing was running")
+
+
+@app.command()
+@asynchronous
+async def status(json: JsonOption = False) -> None:
+    """Show each service's health, address and memory. Exit code 1 unless all serve."""
+    info = running_stack()
+    memory = info.memory()
+    async with clients() as c:
+        asked = await asyncio.gather(*(health(c.channel(name)) for name in ALL_SERVICES))
+    states = dict(zip(ALL_SERVICES, asked, strict=True))
+    if json:
+        rows = {n: {"health": s, "address": info.address(n), "pss_bytes": memory.get(n)} for n, s in states.items()}
+        print_data(rows)
+    else:
+        table = Table("service", "health", "address", "memory")
+        for name, state in states.items():
+            style = "green" if state == "SERVING" else "red"
+            size = f"{memory[name] / 2**20:.0f} MB" if name in memory else "–"
+            table.add_row(name, f"[{style}]{state}[/]", info.address(name), size)
+        console.print(table)
+    if set(states.values()) != {"SERVING"}:
+        raise typer.Exit(1)
+
+
+async def health(channel: object) -> str:
+    try:
+        answer = await HealthStub(channel).Check(HealthCheckRequest(), timeout=3)  # type: ignore[no-untyped-call]
+    except Exception as error:  # whatever the reason, a person wants to see the rest of the table
+        code = getattr(error, "code", None)
+        return code().name if code else type(error).__name__
+    return HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+@app.command()
+@asynchronous
+async def demo(
+    invoices: Annotated[
+        int, typer.Option(min=1, help="Replay so many of the file's invoices.")
+    ] = demonstration.INVOICES,
+) -> None:
+    """Play the whole path once in a data folder of its own, and check that nothing got lost."""
+    if not await demonstration.run(default_home(), console, invoices=invoices):
+        fail("the demo ended with faults; its data and logs are in " + os.path.relpath(default_home() / "demo"))
+
+
+@app.command("import")
+@asynchronous
+async def import_file(
+    file: Annotated[Path, typer.Argument(help="Products, a JSON object a line; .gz or plain.", dir_okay=False)],
+    json: JsonOption = False,
+) -> None:
+    """Import products. Bad lines are reported by number and the others go in; exit code 1 if there were any."""
+    report = ImportReport()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=json) as progress:
+        task = progress.add_task(file.name, total=None)
+        async with clients() as c:
+            await import_products(c.catalog, read_products(file, report), report, lambda n: progress.advance(task, n))
+        progress.update(task, total=report.rows, completed=report.rows)
+    if json:
+        rejected = [{"line": r.row, "reason": r.reason} for r in report.rejections]
+        print_data({**report.outcomes, "rejections": rejected})
+    else:
+        counts = ", ".join(f"{count:,} {name.lower()}" for name, count in sorted(report.outcomes.items()))
+        console.print(f"{file.name}: {counts or 'no rows'}", markup=False)
+        for rejection in report.rejections:
+            console.print(f"line {rejection.row}: {rejection.reason}", style="red", markup=False, soft_wrap=True)
+    if report.rejections:
+        raise typer.Exit(1)
+
+
+@app.command("search")
+@asynchronous
+async def search_products(
+    text: Annotated[str, typer.Argument(help="What to look for.")] = "",
+    brand: Annotated[list[str] | None, typer.Option(help="Only these brands.")] = None,
+    category: Annotated[list[str] | None, typer.Option(help="Only below these categories.")] = None,
+    attribute: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only with this value.")] = None,
+    facet: Annotated[list[str] | None, typer.Option(help="Attributes to count values of.")] = None,
+    in_stock: Annotated[bool, typer.Option("--in-stock", help="Only what can be bought now.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many hits.")] = 10,
+    json: JsonOption = False,
+) -> None:
+    """Search the products, with facets."""
+    wanted: dict[str, list[str]] = {}
+    for pair in attribute or ():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--attribute {pair}: write it as NAME=VALUE")
+        wanted.setdefault(name, []).append(value)
+    request = SearchProductsRequest(
+        text=text,
+        filter=SearchFilter(
+            brands=brand or (),
+            categories=category or (),
+            attributes=[AttributeFilter(name=name, values=values) for name, values in wanted.items()],
+            in_stock=in_stock,
+        ),
+        attribute_facets=facet or (),
+        page_size=limit,
+    )
+    async with clients() as c:
+        response = await c.search.SearchProducts(request, timeout=10)
+    if json:
+        orders.print_json(response)
+    else:
+        search.show(console, request, response)
+
+
+@app.command("verify")
+@asynchronous
+async def verify_stores(
+    json: JsonOption = False,
+    wait: Annotated[float, typer.Option(min=0, help="Wait so many seconds until all is quiet first.")] = 30,
+) -> None:
+    """Check the invariants over all stores. Exit code 1 if one is broken, naming what breaks it."""
+    info = running_stack()
+    if wait:
+        await quiet(info, wait, strict=False)
+    report = await verify(info)
+    if json:
+        print_data(report.as_dict())
+    else:
+        report.print(console)
+    if report.findings:
+        raise typer.Exit(1)

@@ -1,0 +1,41 @@
+"""Searches as a person sees them: hits and facets in tables."""
+
+from polymart.inventory.v1.stock_pb2 import Availability
+from polymart.search.v1.search_service_pb2 import Facet, SearchProductsRequest, SearchProductsResponse
+from rich.columns import Columns
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from chassis.money import Money
+
+
+def availability_name(value: Availability.ValueType) -> str:
+    return Availability.Name(value).removeprefix("AVAILABILITY_").replace("_", " ").lower()
+
+
+def show(console: Console, request: SearchProductsRequest, response: SearchProductsResponse) -> None:
+    """Print the hits of one page, then the facets side by side."""
+    title = f'"{request.text}"' if request.text else "everything"
+    filters = [*request.filter.brands, *request.filter.categories]
+    filters += [f"{a.name} = {' or '.join(a.values)}" for a in request.filter.attributes]
+    if filters:
+        title += f"  [{', '.join(filters)}]"
+    table = Table(title=escape(f"{title}: {response.total_size} found"), title_justify="left", expand=False)
+    for name in ("product", "name", "brand", "from", "stock"):
+        table.add_column(name, justify="right" if name == "from" else "left", overflow="fold")
+    for hit in response.hits:
+        price = str(Money.from_proto(hit.price_from)) if hit.HasField("price_from") else "–"
+        cells = (hit.product_id, hit.name, hit.brand, price, availability_name(hit.availability))
+        table.add_row(*map(escape, cells))
+    console.print(table)
+    console.print(Columns([_facet(facet) for facet in response.facets if facet.values], padding=(0, 3)))
+
+
+def _facet(facet: Facet, most: int = 5) -> Table:
+    table = Table(box=None, show_header=False, title=escape(facet.name), title_justify="left")
+    for value in facet.values[:most]:
+        table.add_row(escape(value.value), str(value.count))
+    if len(facet.values) > most:
+        table.add_row("…", "")
+    return table
