@@ -1,0 +1,199 @@
+"""Engines for the tests: started once a session, on free loopback ports, thrown away after it.
+
+`postgres`, `nats`, `mongodb` and `search_engine` are real engines, each with the `url` of a user with all rights.
+`database` is the URL of a database of the test's own, `fresh_nats` a connection to newly made streams and consumers.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+import structlog
+
+from chassis.messaging.nats import Nats, ensure_topology
+from chassis.messaging.topology import TOPOLOGY
+from devstack.engine import Engine
+from devstack.errors import EngineError
+from devstack.home import Home
+from devstack.mongodb import MongoDB
+from devstack.nats import NatsServer as DevstackNats
+from devstack.postgres import Postgres
+from devstack.search import SearchServer
+
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper("%H:%M:%S.%f"),
+        # Plain tracebacks: drawing each with its variables takes longer than many a test.
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ],
+)
+
+BIN = Path(sysconfig.get_path("scripts"))
+
+
+class NatsServer:
+    """A broker of one's own, to kill."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"nats://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        config = self._folder / "nats.conf"
+        config.write_text(
+            f"listen: 127.0.0.1:{self._port}\njetstream {{ store_dir: {str(self._folder)!r}, sync_interval: always }}\n"
+        )
+        self._process = spawn([str(BIN / "nats-server"), "-c", str(config)], self._folder / "log")
+        wait_for_port(self._port)
+
+    def kill(self) -> None:
+        stop(self._process, signal.SIGKILL)
+        self._process = None
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as out:
+        return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+
+
+def stop(process: subprocess.Popen[bytes] | None, how: int = signal.SIGTERM) -> None:
+    if process is not None and process.poll() is None:
+        process.send_signal(how)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_for_port(port: int, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+async def until(condition: Callable[[], object], seconds: float = 15) -> None:
+    """Wait for a condition, which may be a coroutine function; fail when it doesn't come true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if isinstance(result, Awaitable):
+            result = await result
+        if result:
+            return
+        assert time.monotonic() < deadline, f"waited {seconds} s for {condition}"
+        await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def started(kind: type[Engine], folder: Path) -> AsyncIterator[Engine]:
+    """An engine while the block lasts. Where it can't be had, the test is skipped, or fails on CI."""
+    # Streams are the same for all of a broker's users: tests empty them, so the broker is one of their own.
+    home = Home(folder, environ={k: v for k, v in os.environ.items() if k != DevstackNats.variable})
+    await home.open()
+    engine = kind(home)
+    try:
+        try:
+            await engine.start()
+        except EngineError as error:
+            if os.environ.get("CI") == "true":
+                raise
+            pytest.skip(str(error))
+        yield engine
+    finally:
+        await engine.stop()
+        await home.close()
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    async with started(Postgres, tmp_path_factory.mktemp("postgres")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+async def nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    async with started(DevstackNats, tmp_path_factory.mktemp("nats")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+async def mongodb(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    async with started(MongoDB, tmp_path_factory.mktemp("mongodb")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+async def search_engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    async with started(SearchServer, tmp_path_factory.mktemp("search")) as engine:
+        yield engine
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A broker that a test may kill and start again."""
+    server = NatsServer(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+async def fresh_database(postgres: Engine) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+    """A function that makes an empty database and gives its URL."""
+    made: list[str] = []
+    admin = await asyncpg.connect(postgres.url)
+
+    async def make() -> str:
+        name = f"test_{secrets.token_hex(6)}"
+        await admin.execute(f"CREATE DATABASE {name}")
+        made.append(name)
+        return f"{postgres.url.rpartition('/')[0]}/{name}"
+
+    yield make
+    # An embedded server is thrown away with all its databases, and faster.
+    for name in made if postgres.external else ():
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+async def database(fresh_database: Callable[[], Awaitable[str]]) -> str:
+    return await fresh_database()
+
+
+@pytest.fixture
+async def fresh_nats(nats: Engine) -> AsyncIterator[Nats]:
+    """A connection to the broker with every declared stream and consumer, all of them empty."""
+    connection = Nats(nats.url, "test")
+    await connection.open()
+    streams = await connection.js.streams_info()
+    await asyncio.gather(*(connection.js.delete_stream(str(stream.config.name)) for stream in streams))
+    await ensure_topology(connection, TOPOLOGY)
+    yield connection
+    await connection.close()

@@ -1,0 +1,132 @@
+"""Orders through all services: what can go right and wrong without anything breaking."""
+
+import asyncio
+from uuid import uuid4
+
+import grpc
+import pytest
+from polymart.notification.v1.notification_pb2 import NOTIFICATION_STATUS_PROCESSED
+from polymart.notification.v1.notification_service_pb2 import ListNotificationsRequest
+from polymart.order.v1 import order_service_pb2 as ordering
+from polymart.order.v1.order_pb2 import ORDER_STATUS_CONFIRMED, ORDER_STATUS_PENDING
+from polymart.payment.v1.payment_pb2 import PAYMENT_STATUS_CAPTURED, PAYMENT_STATUS_VOIDED
+from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest
+
+from chassis.money import Money
+from tests.e2e.shop import TIMEOUT, Shop, until
+
+
+async def test_an_order_is_confirmed_delivered_paid_and_its_customer_told(shop: Shop) -> None:
+    (tracked,), (postage,) = await shop.product(price="2.55", stock=10), await shop.product(price="18.00", stock=None)
+    customer = await shop.customer()
+    placed = await shop.place(tracked, tracked, postage, quantity=2, customer=customer)
+    assert placed.status == ORDER_STATUS_PENDING
+    assert str(Money.from_proto(placed.total)) == "46.20 GBP"
+    done = await shop.settled(placed)
+    assert done.status == ORDER_STATUS_CONFIRMED
+    level = await shop.stock(tracked)
+    assert (level.on_hand, level.reserved, level.available) == (6, 0, 6)
+    payment = await shop.clients.payments.GetPayment(GetPaymentRequest(payment_id=done.order_id), timeout=TIMEOUT)
+    assert payment.status == PAYMENT_STATUS_CAPTURED
+    assert payment.amount == placed.total
+
+    async def told() -> object:
+        request = ListNotificationsRequest(order_id=done.order_id, status=NOTIFICATION_STATUS_PROCESSED)
+        return (await shop.clients.notifications.ListNotifications(request, timeout=TIMEOUT)).notifications
+
+    (notification,) = await until(told, "the notification")
+    mails = [m.read_text() for m in shop.stack.mailbox.glob("*.eml") if done.order_id in m.read_text()]
+    assert len(mails) == 1
+    assert notification.message_id in mails[0]
+    assert "46.20" in mails[0]
+    await shop.invariants_hold()
+
+
+async def test_a_watch_tells_every_change_until_nothing_is_left_to_do(shop: Shop) -> None:
+    (sku,) = await shop.product()
+    placed = await shop.place(sku)
+    request = ordering.WatchOrderRequest(order_id=placed.order_id)
+    seen = [order async for order in shop.clients.orders.WatchOrder(request, timeout=30)]
+    versions = [order.version for order in seen]
+    assert versions == sorted(set(versions))
+    assert seen[-1].settled
+    history = await shop.clients.orders.GetOrderHistory(
+        ordering.GetOrderHistoryRequest(order_id=placed.order_id), timeout=TIMEOUT
+    )
+    assert [entry.version for entry in history.entries] == list(range(1, seen[-1].version + 1))
+
+
+async def test_a_declined_payment_gives_the_stock_back(shop: Shop) -> None:
+    (sku,) = await shop.product(stock=3)
+    assert await shop.outcome(await shop.place(sku, token="tok_declined")) == "PAYMENT_DECLINED"
+    level = await shop.stock(sku)
+    assert (level.on_hand, level.reserved) == (3, 0)
+    await shop.invariants_hold()
+
+
+async def test_an_order_short_of_one_line_reserves_none(shop: Shop) -> None:
+    (plenty,), (few,) = await shop.product(stock=100), await shop.product(stock=1)
+    order = await shop.settled(await shop.place(plenty, few, quantity=2))
+    assert few in order.failure.message
+    assert (await shop.stock(plenty)).reserved == 0
+    assert (await shop.stock(few)).on_hand == 1
+    await shop.invariants_hold()
+
+
+@pytest.mark.parametrize("token", ["tok_timeout_once", "tok_late"])
+async def test_a_payment_that_times_out_is_charged_once(shop: Shop, token: str) -> None:
+    (sku,) = await shop.product()
+    assert await shop.outcome(await shop.place(sku, token=token)) == "CONFIRMED"
+    await shop.invariants_hold()
+
+
+async def test_a_capture_refused_for_good_cancels_the_order_and_puts_the_units_back(shop: Shop) -> None:
+    (sku,) = await shop.product(stock=5)
+    order = await shop.place(sku, quantity=2, token="tok_capture_refused")
+    assert await shop.outcome(order) == "CAPTURE_FAILED"
+    level = await shop.stock(sku)
+    assert (level.on_hand, level.reserved) == (5, 0)
+    payment = await shop.clients.payments.GetPayment(GetPaymentRequest(payment_id=order.order_id), timeout=TIMEOUT)
+    assert payment.status == PAYMENT_STATUS_VOIDED
+    await shop.invariants_hold()
+
+
+async def test_the_same_request_twice_is_one_order_and_another_body_is_refused(shop: Shop) -> None:
+    (sku,) = await shop.product(stock=10)
+    request_id = str(uuid4())
+    orders = await asyncio.gather(*(shop.place(sku, request_id=request_id) for _ in range(5)))
+    assert len({order.order_id for order in orders}) == 1
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await shop.place(sku, quantity=2, request_id=request_id)
+    assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    await shop.settled(orders[0])
+    assert (await shop.stock(sku)).on_hand == 9
+    await shop.invariants_hold()
+
+
+async def test_a_hundred_buyers_for_one_unit_make_one_sale(shop: Shop) -> None:
+    (sku,) = await shop.product(stock=1)
+    orders = await asyncio.gather(*(shop.place(sku) for _ in range(100)))
+    outcomes = await asyncio.gather(*(shop.outcome(order) for order in orders))
+    assert sorted(outcomes) == ["CONFIRMED", *["OUT_OF_STOCK"] * 99]
+    assert (await shop.stock(sku)).on_hand == 0
+    await shop.invariants_hold()
+
+
+async def test_an_order_can_be_cancelled_until_it_is_confirmed(shop: Shop) -> None:
+    (sku,) = await shop.product(stock=10)
+    request_of = ordering.CancelOrderRequest
+    confirmed = await shop.settled(await shop.place(sku))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await shop.clients.orders.CancelOrder(request_of(order_id=confirmed.order_id), timeout=TIMEOUT)
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    await shop.stack.stop_service("payment_svc")
+    try:
+        waiting = await shop.place(sku)
+        await shop.clients.orders.CancelOrder(request_of(order_id=waiting.order_id), timeout=TIMEOUT)
+    finally:
+        await shop.stack.restart_service("payment_svc")
+    assert await shop.outcome(waiting) == "CANCELLED_BY_CUSTOMER"
+    level = await shop.stock(sku)
+    assert (level.on_hand, level.reserved) == (9, 0)
+    await shop.invariants_hold()

@@ -1,0 +1,208 @@
+"""`polymart verify` sees one altered row or document of every kind, and names it."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+from pymongo import AsyncMongoClient
+
+from chassis.messaging.nats import Nats
+from ops.audit.stores import open_stores
+from ops.verify import verify
+from search_svc.adapters.schema import PRODUCTS
+from tests.e2e.shop import Shop
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """A confirmed and a declined order of one SKU, by a customer with an address."""
+
+    sku: str
+    product_id: str
+    confirmed: str
+    declined: str
+
+
+@pytest.fixture(scope="module")
+async def sale(shop: Shop) -> Sale:
+    (sku,), customer = await shop.product(stock=10), await shop.customer()
+    confirmed = await shop.settled(await shop.place(sku, customer=customer))
+    declined = await shop.settled(await shop.place(sku, customer=customer, token="tok_declined"))
+    await shop.invariants_hold()
+    return Sale(sku, sku.rpartition("-")[0], confirmed.order_id, declined.order_id)
+
+
+@asynccontextmanager
+async def altered(shop: Shop, service: str, change: str, undo: str, variable: str = "POSTGRES") -> AsyncIterator[None]:
+    """A change made with the service's own role, behind the service's back, and taken back."""
+    url = shop.stack.environment(service)[f"POLYMART_{variable}_URL"]
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(change)
+        try:
+            yield
+        finally:
+            await connection.execute(undo)
+    finally:
+        await connection.close()
+
+
+# service, what is done, what takes it back, and what must be named; {…} are fields of Sale
+ALTERATIONS = {
+    "an order that isn't settled": (
+        "order_svc", "UPDATE orders SET settled = false WHERE order_id = '{confirmed}'",
+        "UPDATE orders SET settled = true WHERE order_id = '{confirmed}'", "{confirmed}"),
+    "a read model that differs from the events": (
+        "order_svc", "UPDATE orders SET version = version + 1 WHERE order_id = '{confirmed}'",
+        "UPDATE orders SET version = version - 1 WHERE order_id = '{confirmed}'", "{confirmed}"),
+    "an event that is gone": (
+        "order_svc", "CREATE TABLE kept AS SELECT * FROM events WHERE stream_id = '{confirmed}' AND version = 3; "
+        "DELETE FROM events WHERE stream_id = '{confirmed}' AND version = 3",
+        "INSERT INTO events SELECT * FROM kept; DROP TABLE kept", "{confirmed}"),
+    "a price that differs from the catalog": (
+        "order_svc", "UPDATE prices SET price_nanos = price_nanos + 1 WHERE sku = '{sku}'",
+        "UPDATE prices SET price_nanos = price_nanos - 1 WHERE sku = '{sku}'", "{sku}"),
+    "stock that no movement explains": (
+        "inventory_svc", "UPDATE stock SET on_hand = on_hand + 1 WHERE sku = '{sku}'",
+        "UPDATE stock SET on_hand = on_hand - 1 WHERE sku = '{sku}'", "{sku}"),
+    "units reserved for nobody": (
+        "inventory_svc", "UPDATE stock SET reserved = reserved + 1 WHERE sku = '{sku}'",
+        "UPDATE stock SET reserved = reserved - 1 WHERE sku = '{sku}'", "{sku}"),
+    "a hold that a declined order kept": (
+        "inventory_svc", "UPDATE holds SET state = 'RESERVED' WHERE order_id = '{declined}'",
+        "UPDATE holds SET state = 'RELEASED' WHERE order_id = '{declined}'", "{declined}"),
+    "units that left for another quantity": (
+        "inventory_svc", "UPDATE reservations SET quantity = quantity + 1 WHERE order_id = '{confirmed}'",
+        "UPDATE reservations SET quantity = quantity - 1 WHERE order_id = '{confirmed}'", "{confirmed}"),
+    "a payment of another amount": (
+        "payment_svc", "UPDATE payments SET amount = amount + 1 WHERE payment_id = '{confirmed}'",
+        "UPDATE payments SET amount = amount - 1 WHERE payment_id = '{confirmed}'", "{confirmed}"),
+    "a confirmed order that wasn't captured": (
+        "payment_svc", "UPDATE payments SET status = 'AUTHORIZED' WHERE payment_id = '{confirmed}'",
+        "UPDATE payments SET status = 'CAPTURED' WHERE payment_id = '{confirmed}'", "{confirmed}"),
+    "money held for a declined order": (
+        "payment_svc", "UPDATE payments SET status = 'CAPTURED' WHERE payment_id = '{declined}'",
+        "UPDATE payments SET status = 'DECLINED' WHERE payment_id = '{declined}'", "{declined}"),
+    "a notification that never ended": (
+        "notification_svc", "UPDATE notifications SET stage = 2 WHERE order_id = '{confirmed}'",
+        "UPDATE notifications SET stage = 4 WHERE order_id = '{confirmed}'", "is still IN_PROGRESS"),
+    "a mail without a Message-ID": (
+        "notification_svc",
+        "UPDATE notifications SET failure = message_id, message_id = '' "
+        "WHERE order_id = '{declined}'",
+        "UPDATE notifications SET message_id = failure, failure = '' WHERE order_id = '{declined}'",
+        "PROCESSED without a Message-ID"),
+    "a customer nobody told": (
+        "notification_svc", "UPDATE notifications SET order_id = 'x' || order_id WHERE order_id = '{confirmed}'",
+        "UPDATE notifications SET order_id = '{confirmed}' WHERE order_id = 'x{confirmed}'", "{confirmed}"),
+    "a message that stays in an outbox": (
+        "customer_svc", "UPDATE relay_lease SET holder = 'test', expires_at = 'infinity'; "
+        "INSERT INTO outbox (id, aggregate_id, subject, headers, data) VALUES "
+        "(gen_random_uuid(), 'x', 'evt.customer.customer.CustomerUpdated.x', '{{}}', '')",
+        "DELETE FROM outbox; UPDATE relay_lease SET expires_at = '-infinity'", "outbox of customer_svc"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALTERATIONS)
+async def test_an_altered_row_is_found_and_named(shop: Shop, sale: Sale, name: str) -> None:
+    service, change, undo, named = ALTERATIONS[name]
+    facts = {field: getattr(sale, field) for field in Sale.__slots__}
+    async with altered(shop, service, change.format(**facts), undo.format(**facts)):
+        report = await verify(shop.stack.info())
+    assert any(named.format(**facts) in finding.text for finding in report.findings), report.findings
+    assert (await verify(shop.stack.info())).findings == []
+
+
+@pytest.mark.parametrize(
+    ("change", "undo"),
+    [
+        (
+            "INSERT INTO operations SELECT key || '-2', payment_id, kind, amount, currency, token, outcome, reason, "
+            "reference, at FROM operations WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+            "DELETE FROM operations WHERE payment_id = '{0}' AND key LIKE '%-2'",
+        ),
+        (
+            "UPDATE operations SET outcome = 'REFUSED' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+            "UPDATE operations SET outcome = 'APPROVED' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+        ),
+        (
+            "UPDATE operations SET amount = amount + 1 WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+            "UPDATE operations SET amount = amount - 1 WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+        ),
+    ],
+    ids=["charged twice", "never charged", "charged another amount"],
+)
+async def test_the_providers_record_is_compared(shop: Shop, sale: Sale, change: str, undo: str) -> None:
+    paid = sale.confirmed
+    async with altered(shop, "payment_svc", change.format(paid), undo.format(paid), "PROVIDER"):
+        report = await verify(shop.stack.info())
+    assert any(paid in finding.text for finding in report.findings), report.findings
+
+
+async def test_an_altered_document_of_the_index_is_found_and_named(shop: Shop, sale: Sale) -> None:
+    async with open_stores(shop.stack.info()) as stores:
+        client = stores.index.client
+        original = (await client.get(index=PRODUCTS, id=sale.product_id))["_source"]
+        try:
+            for change in ({"version": original["version"] + 1}, {"name": "altered"}):
+                await client.index(index=PRODUCTS, id=sale.product_id, document={**original, **change})
+                report = await verify(shop.stack.info())
+                assert any(sale.product_id in finding.text for finding in report.findings), change
+        finally:
+            await client.index(index=PRODUCTS, id=sale.product_id, document=original)
+
+
+async def test_an_altered_product_is_found_and_named(shop: Shop, sale: Sale) -> None:
+    client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(shop.stack.info().mongodb_url)
+    products = client["catalog"]["products"]
+    try:
+        await products.update_one({"_id": sale.product_id}, {"$set": {"name": "altered"}})
+        report = await verify(shop.stack.info())
+        assert any(sale.product_id in finding.text for finding in report.findings)
+    finally:
+        await products.update_one({"_id": sale.product_id}, {"$set": {"name": f"Test product {sale.product_id}"}})
+        await client.close()
+
+
+async def test_a_dead_letter_and_an_unknown_type_are_found(shop: Shop) -> None:
+    nats = Nats(shop.stack.info().nats_url, "verify test")
+    await nats.open()
+    try:
+        dead = await nats.js.publish("dlq.test.x", b"", headers={"ce-id": "dead-1", "Polymart-Consumer": "test"})
+        strange = await nats.js.publish("evt.order.order.OrderForgotten.1", b"")
+        texts = [finding.text for finding in (await verify(shop.stack.info())).findings]
+        assert any("dead-1" in text for text in texts)
+        assert any("OrderForgotten" in text for text in texts)
+        await nats.js.delete_msg("DLQ", dead.seq)
+        await nats.js.delete_msg("EVT_ORDER", strange.seq)
+    finally:
+        await nats.close()
+    assert (await verify(shop.stack.info())).findings == []
+
+
+async def test_the_command_ends_with_1_and_names_the_thing(shop: Shop, sale: Sale) -> None:
+    assert await polymart(shop.stack.info().folder, "verify", "--json") == (0, [])
+    service, change, undo, _ = ALTERATIONS["stock that no movement explains"]
+    facts = {field: getattr(sale, field) for field in Sale.__slots__}
+    async with altered(shop, service, change.format(**facts), undo.format(**facts)):
+        code, findings = await polymart(shop.stack.info().folder, "verify", "--json")
+    assert code == 1
+    assert sale.sku in findings[0]
+
+
+async def polymart(home: Path, *arguments: str) -> tuple[int, list[str]]:
+    """Exit code and findings of the command, run as a user would."""
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("polymart")), *arguments,
+        env={**os.environ, "POLYMART_HOME": str(home)}, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, [finding["text"] for finding in json.loads(output)["findings"]]

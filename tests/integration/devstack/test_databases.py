@@ -1,0 +1,78 @@
+"""One database and one role for each service; passwords are checked; an auditor only reads."""
+
+import asyncio
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from devstack.databases import OWNERS, ensure_databases
+from devstack.engines import Engines
+
+
+async def test_a_role_owns_its_database(engines: Engines) -> None:
+    for owner in OWNERS:
+        connection = await asyncpg.connect(engines.databases[owner])
+        try:
+            who = await connection.fetchrow("SELECT current_user, current_database()")
+            assert tuple(who) == (f"polymart_{owner}", f"polymart_{owner}")
+            await connection.execute("CREATE TABLE made (id int); DROP TABLE made; CREATE SCHEMA own; DROP SCHEMA own")
+        finally:
+            await connection.close()
+
+
+async def test_a_role_cannot_open_another_ones_database(engines: Engines) -> None:
+    for owner in OWNERS:
+        for other in set(OWNERS) - {owner}:
+            url = urlsplit(engines.databases[owner])._replace(path=f"/polymart_{other}").geturl()
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await asyncpg.connect(url)
+
+
+@pytest.mark.parametrize("password", ["wrong", ""])
+async def test_a_wrong_password_is_refused(engines: Engines, password: str) -> None:
+    for url in (engines.databases["order"], engines.databases.auditor("order"), engines.postgres_admin_url):
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(url, password=password or "x")
+
+
+async def test_the_server_is_durable_and_keeps_passwords_as_scram(engines: Engines) -> None:
+    connection = await asyncpg.connect(engines.postgres_admin_url)
+    try:
+        assert await connection.fetchval("SHOW fsync") == "on"
+        assert await connection.fetchval("SHOW listen_addresses") == "127.0.0.1"
+        kept = await connection.fetch("SELECT rolpassword FROM pg_authid WHERE rolcanlogin")
+        assert kept
+        assert all(row["rolpassword"].startswith("SCRAM-SHA-256$") for row in kept)
+        methods = await connection.fetch("SELECT DISTINCT auth_method FROM pg_hba_file_rules")
+        assert [row["auth_method"] for row in methods] == ["scram-sha-256"]
+    finally:
+        await connection.close()
+
+
+async def test_the_auditor_reads_everything_and_writes_nothing(engines: Engines) -> None:
+    owner = await asyncpg.connect(engines.databases["payment"])
+    auditor = await asyncpg.connect(engines.databases.auditor("payment"))
+    try:
+        await owner.execute("CREATE TABLE audited (what text)")
+        await owner.execute("INSERT INTO audited VALUES ('seen')")
+        assert await auditor.fetchval("SELECT what FROM audited") == "seen"
+        for statement in ("INSERT INTO audited VALUES ('x')", "DROP TABLE audited", "CREATE TABLE own ()"):
+            # Not even after it has lifted its own default of read-only transactions.
+            await auditor.execute("SET default_transaction_read_only = off")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await auditor.execute(statement)
+        await owner.execute("DROP TABLE audited")
+    finally:
+        await asyncio.gather(owner.close(), auditor.close())
+
+
+async def test_making_them_again_changes_nothing(engines: Engines) -> None:
+    again = await ensure_databases(engines.postgres_admin_url, engines.home)
+    assert again.urls == engines.databases.urls
+    assert again.auditors == engines.databases.auditors
+
+
+async def test_passwords_are_for_the_owner_of_the_folder_alone(engines: Engines) -> None:
+    for name in ("passwords.json", "stack.json"):
+        assert (engines.home.folder / name).stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,149 @@
+"""From an event to an e-mail, with customer_svc, notification_svc and email_svc in one process."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from polymart.email.v1.events_pb2 import NotificationFailed, NotificationSending, NotificationSent
+from polymart.notification.v1.notification_pb2 import (
+    NOTIFICATION_KIND_ORDER_CONFIRMED,
+    NOTIFICATION_STATUS_IN_PROGRESS,
+)
+
+from chassis.messaging.nats import Nats
+from chassis.messaging.publisher import Publisher
+from tests.conftest import Engine, until
+from tests.integration.email.support import Shop, address
+
+STREAMS = ("EVT_CUSTOMER", "EVT_ORDER", "EVT_NOTIFICATION", "EVT_EMAIL")
+
+
+@pytest.fixture
+async def shop(nats: Engine, fresh_nats: Nats, fresh_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Shop]:
+    shop = await Shop.open(fresh_nats, nats.url, fresh_database)
+    yield shop
+    await shop.close()
+
+
+async def no_dead_letters(shop: Shop) -> None:
+    assert (await shop.nats.js.stream_info("DLQ")).state.messages == 0
+
+
+async def test_a_confirmed_order_is_announced_being_sent_and_processed(shop: Shop) -> None:
+    await shop.register("ada")
+    (welcome,) = await shop.come_to("PROCESSED", 1)
+    assert not welcome.content.order_id
+    shop.mail.held = asyncio.Event()
+    (order,) = await shop.confirm("ada")
+    (told,) = await shop.come_to("IN_PROGRESS", 1)
+    assert (told.kind, told.attempt) == (NOTIFICATION_KIND_ORDER_CONFIRMED, 1)
+    shop.mail.held.set()
+    await shop.come_to("PROCESSED", 2)
+    (told,) = await shop.notifications(order_id=order.aggregate_id)
+    (mail,) = [m for m in shop.mail.to("ada") if m["X-Polymart-Order-Id"] == order.aggregate_id]
+    assert mail["Message-ID"] == told.message_id
+    assert mail["X-Polymart-Notification-Id"] == told.notification_id
+    assert mail["From"] == "Polymart <shop@polymart.example>"
+    body = mail.get_body(["plain"])
+    assert body is not None
+    assert "2 x White Hanging Heart: 5.10 GBP" in body.get_content()
+    for event in await shop.stream("EVT_NOTIFICATION") + await shop.stream("EVT_EMAIL"):
+        if event.aggregate_id == told.notification_id:
+            assert event.correlation_id == order.correlation_id
+            assert (event.traceparent or "").split("-")[1] == order.aggregate_id.replace("-", "")
+
+
+async def test_a_hundred_are_delivered_once_each_and_nothing_changes_when_all_streams_come_again(shop: Shop) -> None:
+    names = [f"c{n}" for n in range(20)]
+    await asyncio.gather(*map(shop.register, names))
+    await shop.confirm(*names * 4)
+    await shop.come_to("PROCESSED", 100)
+    await shop.quiet()
+    assert len({mail["Message-ID"] for mail in shop.mail.mails}) == len(shop.mail.mails) == 100
+    digest, stored = await shop.digest(), {name: await shop.stream(name) for name in STREAMS}
+    assert Counter(type(e.payload) for e in stored["EVT_EMAIL"]) == {NotificationSending: 100, NotificationSent: 100}
+
+    for name in STREAMS:
+        await shop.nats.js.delete_stream(name)
+    # The subscriptions make their streams again; the broker remembers none of the ids.
+    for name in STREAMS:
+        await until(lambda name=name: _exists(shop.nats, name))
+    await Publisher(shop.nats).send([envelope for envelopes in stored.values() for envelope in reversed(envelopes)])
+    await shop.quiet()
+    assert await shop.digest() == digest
+    assert len(shop.mail.mails) == 100
+    await no_dead_letters(shop)
+
+
+async def _exists(nats: Nats, stream: str) -> bool:
+    return stream in [info.config.name for info in await nats.js.streams_info()]
+
+
+async def test_a_crash_after_the_server_took_the_mail_sends_it_again_with_the_same_message_id(shop: Shop) -> None:
+    shop.mail.held = asyncio.Event()
+    await shop.register("ada")
+    await until(lambda: shop.mail.mails)
+    await shop.crash("email")
+    shop.mail.held = None
+    # Comes again once its acknowledgement is overdue: here at once, from a fresh consumer.
+    await shop.nats.js.delete_consumer("EVT_NOTIFICATION", "email_svc-EVT_NOTIFICATION")
+    await shop.start("email")
+    (done,) = await shop.come_to("PROCESSED", 1)
+    assert done.attempt == 2
+    assert [mail["Message-ID"] for mail in shop.mail.mails] == [done.message_id] * 2
+    await no_dead_letters(shop)
+
+
+async def test_mail_waits_while_the_mail_server_is_down(shop: Shop) -> None:
+    await shop.register("ada")
+    await shop.come_to("PROCESSED", 1)
+    await shop.mail.stop()
+    await shop.confirm(*["ada"] * 5)
+    await until(lambda: shop.notifications(status=NOTIFICATION_STATUS_IN_PROGRESS))
+    await shop.mail.start()
+    done = await shop.come_to("PROCESSED", 6)
+    assert {n.attempt for n in done} == {1}
+    assert len(shop.mail.mails) == 6
+    await no_dead_letters(shop)
+
+
+async def test_mail_waits_while_customer_svc_is_down(shop: Shop) -> None:
+    await shop.register("ada")
+    await shop.come_to("PROCESSED", 1)
+    await shop.stop("customer")
+    await shop.confirm(*["ada"] * 5)
+    await until(lambda: shop.notifications(status=NOTIFICATION_STATUS_IN_PROGRESS))
+    await shop.start("customer")
+    await shop.come_to("PROCESSED", 6)
+    assert len(shop.mail.mails) == 6
+    await no_dead_letters(shop)
+
+
+async def test_one_that_cannot_be_delivered_fails_with_its_reason_and_holds_up_nobody(shop: Shop) -> None:
+    names = ["refused", "greylisted", "hopeless", "ada"]
+    await asyncio.gather(*map(shop.register, names), shop.register("silent", email=""))
+    await shop.come_to("PROCESSED", 4)
+    shop.mail.answers = {
+        address("refused"): ["550 no such user"],
+        address("greylisted"): ["451 come back", "452 a little later", "421 not now"],
+        address("hopeless"): ["451 come back"] * 9,
+    }
+    await shop.confirm(*names, "silent", "nobody", "\n")
+    failed = {n.customer_id: n for n in await shop.come_to("FAILED", 5)}
+    assert {name: n.failure for name, n in failed.items()} == {
+        "refused": "550 no such user",
+        "hopeless": "given up after 4 attempts: 451 come back",
+        "silent": "the customer has no e-mail address",
+        "nobody": "the customer is unknown",
+        "\n": "the customer is unknown",
+    }
+    assert (failed["refused"].attempt, failed["hopeless"].attempt) == (1, 4)
+    await shop.come_to("PROCESSED", 6)
+    (late,) = [n for n in await shop.notifications(customer_id="greylisted") if n.content.order_id]
+    assert late.attempt == 4
+    await shop.quiet()
+    assert not await shop.notifications(status=NOTIFICATION_STATUS_IN_PROGRESS)
+    events = Counter(type(e.payload) for e in await shop.stream("EVT_EMAIL"))
+    assert (events[NotificationSent], events[NotificationFailed]) == (6, 5)
+    await no_dead_letters(shop)

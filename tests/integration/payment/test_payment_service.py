@@ -1,0 +1,251 @@
+"""The service on real databases and a real broker, commanded as in production."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import grpc
+import pytest
+from polymart.payment.v1.events_pb2 import (
+    PaymentAuthorized,
+    PaymentCaptured,
+    PaymentCaptureFailed,
+    PaymentDeclined,
+    PaymentVoided,
+)
+from polymart.payment.v1.payment_pb2 import PAYMENT_STATUS_CAPTURED, PAYMENT_STATUS_DECLINED
+from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest, ListPaymentsRequest
+from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
+
+from chassis.messaging.nats import Nats
+from chassis.postgres import Postgres
+from payment_svc.adapters.sandbox_provider import SandboxProvider
+from payment_svc.bootstrap import build
+from payment_svc.config import PaymentConfig
+from payment_svc.domain.payments import Approved, Attempt, Operation, Outcome, Refused
+from tests.conftest import Engine, until
+from tests.integration.inventory.support import Stage, broker, follows, running, stage, stub_of, violations_of
+from tests.integration.payment.support import (
+    PRICE,
+    authorize,
+    capture,
+    configured,
+    done,
+    new_id,
+    status,
+    void,
+)
+
+
+@pytest.fixture(scope="module")
+async def outside(nats: Engine) -> AsyncIterator[Nats]:
+    async with broker(nats.url) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+async def config(postgres: Engine, nats: Engine) -> AsyncIterator[PaymentConfig]:
+    async with configured(postgres.url, nats.url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def payments(config: PaymentConfig, outside: Nats) -> AsyncIterator[PaymentServiceStub]:
+    """A running service, the same for all tests."""
+    async with running(build(config)) as (service,), stub_of(service.address, PaymentServiceStub) as stub:
+        yield stub
+
+
+@pytest.fixture
+async def orders(outside: Nats) -> AsyncIterator[Stage]:
+    async with stage(outside, "payment") as made:
+        yield made
+
+
+@pytest.fixture
+async def provider(config: PaymentConfig) -> AsyncIterator[asyncpg.Connection]:
+    """The provider's own record."""
+    connection = await asyncpg.connect(config.provider_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(autouse=True)
+async def nothing_yet(config: PaymentConfig, payments: PaymentServiceStub, provider: asyncpg.Connection) -> None:
+    await provider.execute("TRUNCATE operations, unheard")
+    db = await asyncpg.connect(config.postgres_url)
+    await db.execute("TRUNCATE payments, attempts")
+    await db.close()
+
+
+async def test_authorised_and_captured(
+    payments: PaymentServiceStub, orders: Stage, provider: asyncpg.Connection
+) -> None:
+    id = new_id()
+    (asked,) = await orders.send(authorize(id))
+    await orders.answered(PaymentAuthorized)
+    (authorized,) = orders.heard
+    assert authorized.payload == PaymentAuthorized(payment_id=id, amount=PRICE.to_proto())
+    assert follows(authorized, asked)
+    (told,) = await orders.send(capture(id))
+    await orders.answered(PaymentCaptured)
+    captured = orders.heard[-1]
+    assert captured.payload == PaymentCaptured(payment_id=id, amount=PRICE.to_proto())
+    assert follows(captured, told)
+    payment = await payments.GetPayment(GetPaymentRequest(payment_id=id), timeout=5)
+    assert payment.status == PAYMENT_STATUS_CAPTURED
+    assert payment.amount == PRICE.to_proto()
+    assert payment.provider_reference.startswith("tp_")
+    rows = await provider.fetch("SELECT key, amount, currency FROM operations ORDER BY at")
+    assert [tuple(row) for row in rows] == [
+        (f"{id}:AUTHORIZE", PRICE.nanos, "GBP"),
+        (f"{id}:CAPTURE", PRICE.nanos, "GBP"),
+    ]
+
+
+async def test_what_the_tokens_do(payments: PaymentServiceStub, orders: Stage, provider: asyncpg.Connection) -> None:
+    tokens = ["tok_declined", "tok_unheard_of", "tok_timeout_once", "tok_late", "tok_capture_refused"]
+    ids = {token: new_id() for token in tokens}
+    await orders.send(*(authorize(ids[token], token) for token in tokens))
+    await orders.answered(PaymentDeclined, 2)
+    await orders.answered(PaymentAuthorized, 3)
+    reasons = {e.payment_id: e.reason for e in orders.answers(PaymentDeclined)}
+    assert reasons == {ids["tok_declined"]: "the card was declined", ids["tok_unheard_of"]: "unknown token"}
+    await orders.send(*(capture(ids[token]) for token in tokens[2:]))
+    await orders.answered(PaymentCaptured, 2)
+    await orders.answered(PaymentCaptureFailed)
+    (failed,) = orders.answers(PaymentCaptureFailed)
+    assert failed == PaymentCaptureFailed(payment_id=ids["tok_capture_refused"], reason="the authorisation expired")
+    await orders.send(void(failed.payment_id))
+    await orders.answered(PaymentVoided)
+    assert await done(provider, failed.payment_id) == ["AUTHORIZE", "VOID"]
+    assert await done(provider, ids["tok_late"]) == ["AUTHORIZE", "CAPTURE"]
+    assert await done(provider, ids["tok_timeout_once"]) == ["AUTHORIZE", "CAPTURE"]
+    assert await provider.fetchval("SELECT count(*) FROM unheard") == 1
+
+
+async def test_slow_answers_hold_up_no_other(payments: PaymentServiceStub, orders: Stage) -> None:
+    slow, quick = new_id(), new_id()
+    await orders.send(authorize(slow, "tok_late"), authorize(quick))
+    await orders.answered(PaymentAuthorized, 2)
+    assert [e.payment_id for e in orders.answers(PaymentAuthorized)] == [quick, slow]
+
+
+async def test_a_void_waits_for_an_authorisation_that_is_late(
+    payments: PaymentServiceStub, orders: Stage, provider: asyncpg.Connection
+) -> None:
+    id, declined = new_id(), new_id()
+    await orders.send(authorize(id, "tok_late"))
+
+    async def asked() -> bool:
+        return bool(await done(provider, id))
+
+    await until(asked)
+    (told,) = await orders.send(void(id))
+    await orders.answered(PaymentVoided)
+    assert [type(e.payload) for e in orders.heard] == [PaymentVoided]
+    assert follows(orders.heard[0], told)
+    assert await status(payments, id) == "VOIDED"
+    assert await done(provider, id) == ["AUTHORIZE", "VOID"]
+
+    await orders.send(authorize(declined, "tok_declined"), void(declined))
+    await orders.answered(PaymentVoided, 2)
+    assert await done(provider, declined) == []
+
+
+async def test_a_void_that_came_first_refuses_what_comes_after(
+    payments: PaymentServiceStub, orders: Stage, provider: asyncpg.Connection
+) -> None:
+    id = new_id()
+    await orders.send(void(id))
+    await orders.answered(PaymentVoided)
+    await orders.send(authorize(id))
+    await orders.answered(PaymentVoided, 2)
+    await orders.send(capture(id))
+    await orders.answered(PaymentCaptureFailed)
+    assert await status(payments, id) == "VOIDED"
+    assert await done(provider, id) == []
+    payment = await payments.GetPayment(GetPaymentRequest(payment_id=id), timeout=5)
+    assert not payment.HasField("amount")
+
+
+async def test_a_repeated_command_is_answered_again_and_charges_nothing(
+    payments: PaymentServiceStub, orders: Stage, provider: asyncpg.Connection
+) -> None:
+    id, voided, declined = new_id(), new_id(), new_id()
+    steps = [
+        (authorize(id), PaymentAuthorized, 1),
+        (capture(id), PaymentCaptured, 1),
+        (authorize(declined, "tok_declined"), PaymentDeclined, 1),
+        (authorize(voided), PaymentAuthorized, 2),
+        (void(voided), PaymentVoided, 1),
+    ]
+    for command, answer, count in steps:
+        await orders.send(command)
+        await orders.answered(answer, count)
+    for command, answer, count in ((steps[0][0], PaymentAuthorized, 3), (steps[1][0], PaymentCaptured, 2),
+                                   (steps[2][0], PaymentDeclined, 2), (steps[4][0], PaymentVoided, 2)):  # fmt: skip
+        await orders.send(command)
+        await orders.answered(answer, count)
+    assert await provider.fetchval("SELECT count(*) FROM operations") == 5
+
+
+async def test_reading(payments: PaymentServiceStub, orders: Stage) -> None:
+    ids = [new_id() for _ in range(7)]
+    for n, id in enumerate(ids):
+        await orders.send(authorize(id, "tok_declined" if n % 3 == 0 else "tok_approved"))
+    await orders.answered(PaymentAuthorized, 4)
+    await orders.answered(PaymentDeclined, 3)
+    everything = await payments.ListPayments(ListPaymentsRequest(), timeout=5)
+    times = [p.create_time.ToDatetime() for p in everything.payments]
+    assert times == sorted(times, reverse=True)
+    assert {p.payment_id for p in everything.payments} == set(ids)
+    paged, token = [], ""
+    for _ in range(4):
+        request = ListPaymentsRequest(page_size=2, page_token=token)
+        page = await payments.ListPayments(request, timeout=5)
+        paged += page.payments
+        token = page.next_page_token
+    assert not token
+    assert paged == list(everything.payments)
+    declined = await payments.ListPayments(ListPaymentsRequest(status=PAYMENT_STATUS_DECLINED), timeout=5)
+    assert {p.payment_id for p in declined.payments} == set(ids[::3])
+    first = await payments.ListPayments(ListPaymentsRequest(page_size=1), timeout=5)
+    bad = [
+        (ListPaymentsRequest(page_size=-1, page_token="?", status=99), {"page_size", "page_token", "status"}),
+        (ListPaymentsRequest(page_token=first.next_page_token, status=PAYMENT_STATUS_DECLINED), {"page_token"}),
+    ]
+    for request, fields in bad:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await payments.ListPayments(request, timeout=5)
+        assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert violations_of(failure.value) == fields
+    for id, code in ((new_id(), grpc.StatusCode.NOT_FOUND), ("7", grpc.StatusCode.INVALID_ARGUMENT)):
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await payments.GetPayment(GetPaymentRequest(payment_id=id), timeout=5)
+        assert failure.value.code() is code
+
+
+async def test_the_provider_obeys_keys(config: PaymentConfig) -> None:
+    db = Postgres(config.provider_url)
+    await db.open()
+    patient, provider = SandboxProvider(db, timeout=20), SandboxProvider(db, timeout=1)
+
+    async def ask(attempt: Attempt, by: SandboxProvider = provider) -> dict[str, Outcome]:
+        return {key: outcome async for answers in by.submit([attempt]) for key, outcome in answers.items()}
+
+    first = Attempt("p", Operation.AUTHORIZE, PRICE, "tok_approved")
+    answers = await asyncio.gather(*(ask(first, patient) for _ in range(10)))
+    assert len({a[first.key] for a in answers}) == 1
+    late = Attempt("late", Operation.AUTHORIZE, PRICE, "tok_late")
+    assert await ask(late) == {}
+    assert isinstance((await provider.find([late.key, "unheard of"]))[late.key], Approved)
+    assert await ask(late) == await provider.find([late.key, "unheard of"])
+    lost = Attempt("lost", Operation.AUTHORIZE, PRICE, "tok_timeout_once")
+    assert await ask(lost) == {}
+    assert await provider.find([lost.key]) == {}
+    assert isinstance((await ask(lost))[lost.key], Approved)
+    assert await ask(Attempt("nobody", Operation.CAPTURE, PRICE, "")) == {
+        "nobody:CAPTURE": Refused("nothing is authorised")
+    }
+    await db.close()

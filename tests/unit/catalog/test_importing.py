@@ -1,0 +1,109 @@
+"""Imports over products in memory, beside what they would be one row after the other."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catalog_svc.adapters.memory_products import MemoryProducts
+from catalog_svc.application.importing import Answer, Outcome, Row, import_products
+from catalog_svc.application.ports import Saved
+from catalog_svc.domain.product import Details, Product, ProductEvent, Variant, identity
+from chassis.clock import ManualClock
+from chassis.errors import Violation
+from chassis.ids import sequential_ids
+from chassis.money import Money
+
+
+def row(number: int, product_id: str, *skus: str, name: str = "Mug") -> Row:
+    return Row(number, product_id, Details(name=name, variants=tuple(Variant(s, Money("GBP", 1)) for s in skus)))
+
+
+async def run(store: MemoryProducts, rows: Sequence[Row]) -> dict[int, Answer]:
+    answers = await import_products(rows, products=store, clock=ManualClock(), new_id=sequential_ids())
+    assert sorted(answer.row for answer in answers) == sorted(r.number for r in rows)
+    return {answer.row: answer for answer in answers}
+
+
+async def test_bad_rows_in_the_middle_stop_no_other() -> None:
+    fault = Violation("name", "is required")
+    rows = [row(1, "p", "a"), Row(2, "", Details(), [fault]), row(3, "q", "b", "a"), row(4, "r", "c")]
+    answers = await run(MemoryProducts(), rows)
+    assert [answers[n].outcome.name for n in (1, 2, 3, 4)] == ["CREATED", "REJECTED", "REJECTED", "CREATED"]
+    assert answers[2].violations == [fault]
+    assert answers[3].violations == [Violation("variants[1].sku", "'a' belongs to product 'p'")]
+
+
+async def test_the_same_again_writes_nothing() -> None:
+    store = MemoryProducts()
+    await run(store, [row(1, "p", "a"), row(2, "q", "b")])
+    sent = len(store.outbox.entries)
+    answers = await run(store, [row(1, "p", "a"), row(2, "q", "b", name="Cup")])
+    assert [answers[n].outcome.name for n in (1, 2)] == ["UNCHANGED", "UPDATED"]
+    assert len(store.outbox.entries) == sent + 1
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from("pqr"),
+        st.lists(st.sampled_from("abcd"), min_size=1, max_size=2, unique=True),
+        st.sampled_from(["Mug", "Cup"]),
+    ),
+    max_size=12,
+)
+
+
+@given(ROWS, ROWS)
+async def test_a_batch_is_like_its_rows_one_after_the_other(
+    before: list[tuple[str, list[str], str]], batch: list[tuple[str, list[str], str]]
+) -> None:
+    together, apart = MemoryProducts(), MemoryProducts()
+    for store in (together, apart):
+        for number, (product_id, skus, name) in enumerate(before):
+            await run(store, [row(number, product_id, *skus, name=name)])
+    rows = [row(number, product_id, *skus, name=name) for number, (product_id, skus, name) in enumerate(batch)]
+    answers = await run(together, rows)
+    for one in rows:
+        alone = (await run(apart, [one]))[one.number]
+        assert (answers[one.number].outcome, answers[one.number].product_id) == (alone.outcome, alone.product_id)
+    ids = ["p", "q", "r"]
+    assert contents(await together.get(ids)) == contents(await apart.get(ids))
+
+
+def contents(stored: object) -> dict[str, tuple[int, Details]]:
+    assert isinstance(stored, dict)
+    return {key: (p.version, p.details) for key, p in stored.items() if isinstance(p, Product)}
+
+
+class Contested(MemoryProducts):
+    """Writes of `losers` are refused, a number of times."""
+
+    def __init__(self, losers: dict[str, int], outcome: Saved):
+        super().__init__()
+        self._losers = losers
+        self._outcome = outcome
+
+    async def _save(self, event: ProductEvent) -> Saved:
+        product_id, _ = identity(event)
+        if self._losers.get(product_id, 0):
+            self._losers[product_id] -= 1
+            return self._outcome
+        return await super()._save(event)
+
+
+async def test_rows_that_others_overtook_are_tried_again() -> None:
+    store = Contested({"p": 1, "q": 4}, Saved.STALE)
+    answers = await run(store, [row(1, "p", "a"), row(2, "q", "b"), row(3, "r", "c"), row(4, "p", "d")])
+    assert {answer.outcome for answer in answers.values()} == {Outcome.CREATED, Outcome.UPDATED}
+
+
+async def test_rows_that_are_overtaken_all_the_time_are_rejected_and_no_other() -> None:
+    store = Contested({"q": 99}, Saved.SKU_TAKEN)
+    answers = await run(store, [row(1, "p", "a"), row(2, "q", "b"), row(3, "q", "b"), row(4, "r", "c")])
+    assert [answers[n].outcome.name for n in (1, 2, 4)] == ["CREATED", "REJECTED", "CREATED"]
+
+
+async def test_a_product_whose_messages_pile_up_rejects_its_row() -> None:
+    store = Contested({"p": 1}, Saved.BACKED_UP)
+    answers = await run(store, [row(1, "p", "a"), row(2, "q", "b")])
+    assert [answers[n].outcome.name for n in (1, 2)] == ["REJECTED", "CREATED"]

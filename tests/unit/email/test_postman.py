@@ -1,0 +1,222 @@
+"""Delivering against doubles that crash between any two steps."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from polymart.email.v1.events_pb2 import NotificationFailed, NotificationSending, NotificationSent
+from polymart.notification.v1.events_pb2 import NotificationCreated
+from polymart.notification.v1.notification_pb2 import Notification
+
+from chassis.clock import ManualClock
+from chassis.errors import Unavailable
+from chassis.messaging.envelope import Envelope
+from email_svc.application.ports import Letter, Overtaken, Recipient, Refusal, Unsendable
+from email_svc.application.postman import Postman
+from email_svc.domain.delivery import Delivery, State, Timing
+
+TIMING = Timing(delays=(timedelta(seconds=1), timedelta(seconds=4)))
+NOTIFICATION = Notification(notification_id="0190a000-0000-7000-8000-000000000001", customer_id="c1")
+
+
+Fault = tuple[type[BaseException], bool]
+
+
+class Crash(BaseException):
+    """The process dies."""
+
+
+class Outage(Unavailable):
+    def __init__(self) -> None:
+        super().__init__("gone")
+
+
+class World:
+    """The log, the mail server, customers and the broker, which outlive a process. `faults` are used up by the calls
+    one by one: an exception comes before the call has its effect or, with `after`, after it."""
+
+    def __init__(self, *faults: Fault | None):
+        self.clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+        self.faults = list(faults)
+        self.log: dict[str, tuple[Delivery, int]] = {}
+        self.customer: Recipient | None = Recipient("Ada", "ada@example.org")
+        self.refusals: list[Refusal | None] = []
+        self.mails: list[str] = []
+        self.events: dict[str, Envelope] = {}
+        self.cause = Envelope.new(
+            NotificationCreated(notification=NOTIFICATION), aggregate_id=NOTIFICATION.notification_id, source="test"
+        )
+
+    def process(self) -> Postman:
+        return Postman(
+            deliveries=self, customers=self, letters=self, mailer=Server(self), announcements=Broker(self),
+            clock=self.clock, timing=TIMING,
+        )  # fmt: skip
+
+    def fault(self) -> Fault | None:
+        return self.faults.pop(0) if self.faults else None
+
+    async def get(self, notification_id: str) -> tuple[Delivery, int] | None:
+        if fault := self.fault():
+            raise fault[0]
+        return self.log.get(notification_id)
+
+    async def put(self, notification_id: str, delivery: Delivery, revision: int) -> int:
+        fault = self.fault()
+        if fault and not fault[1]:
+            raise fault[0]
+        if self.log.get(notification_id, (None, 0))[1] != revision:
+            raise Overtaken
+        self.log[notification_id] = delivery, revision + 1
+        if fault:
+            raise fault[0]
+        return revision + 1
+
+    async def find(self, customer_id: str) -> Recipient | None:
+        if fault := self.fault():
+            raise fault[0]
+        return self.customer
+
+    def new_message_id(self, notification_id: str) -> str:
+        return f"<{notification_id}@{len(self.events)}>"
+
+    def write(self, notification: Notification, to: Recipient, message_id: str) -> Letter:
+        if to.email == "bad":
+            raise Unsendable("bad address")
+        return Letter("shop@polymart.example", to.email, message_id.encode())
+
+    def of_type(self, event: type) -> list[Envelope]:
+        return [e for e in self.events.values() if isinstance(e.payload, event)]
+
+
+class Server:
+    def __init__(self, world: World):
+        self._world = world
+
+    async def send(self, letter: Letter) -> Refusal | None:
+        fault = self._world.fault()
+        if fault and not fault[1]:
+            raise fault[0]
+        if self._world.refusals and (refusal := self._world.refusals.pop(0)):
+            return refusal
+        self._world.mails.append(letter.data.decode())
+        if fault:
+            raise fault[0]
+        return None
+
+
+class Broker:
+    def __init__(self, world: World):
+        self._world = world
+
+    async def send(self, envelopes: Sequence[Envelope]) -> None:
+        fault = self._world.fault()
+        if fault and not fault[1]:
+            raise fault[0]
+        for envelope in envelopes:
+            known = self._world.events.setdefault(envelope.id, envelope)
+            assert known.payload == envelope.payload, "one id, one message"
+        if fault:
+            raise fault[0]
+
+
+async def run(world: World) -> None:
+    """Deliver again and again, as the broker does, in a new process after each crash."""
+    process = world.process()
+    for _ in range(100):
+        try:
+            later = await process.deliver(NOTIFICATION, world.cause)
+        except Unavailable:
+            continue
+        except Crash:
+            process = world.process()
+            continue
+        if later is None:
+            return
+        world.clock.advance(later)
+    pytest.fail("never ends")
+
+
+FAULTS = st.none() | st.tuples(st.sampled_from([Crash, Outage]), st.booleans())
+TEMPORARY, PERMANENT = Refusal("451 later", temporary=True), Refusal("550 nobody", temporary=False)
+
+
+@given(st.lists(FAULTS, max_size=12), st.lists(st.sampled_from([None, TEMPORARY, PERMANENT]), max_size=4))
+async def test_every_delivery_ends_once_whatever_breaks(
+    faults: list[Fault | None], refusals: list[Refusal | None]
+) -> None:
+    world = World(*faults)
+    world.refusals = refusals
+    await run(world)
+    delivery, _ = world.log[NOTIFICATION.notification_id]
+    ends = world.of_type(NotificationSent) + world.of_type(NotificationFailed)
+    assert len(ends) == 1
+    assert ends[0].payload.attempt == delivery.attempt
+    assert isinstance(ends[0].payload, NotificationSent if delivery.state is State.DELIVERED else NotificationFailed)
+    assert len({*world.mails, delivery.message_id}) == 1, "one Message-ID"
+    if delivery.state is State.DELIVERED:
+        assert 1 <= len(world.mails) <= 1 + sum(fault is not None for fault in faults)
+    attempts = Counter(e.payload.attempt for e in world.of_type(NotificationSending))
+    assert set(attempts) <= set(range(1, delivery.attempt + 1))
+    assert attempts[delivery.attempt] == 1
+    mails, events = list(world.mails), dict(world.events)
+    world.faults.clear()
+    await run(world)
+    assert (world.mails, world.events) == (mails, events), "a redelivery repeats what was said and sends nothing"
+
+
+async def test_a_temporary_refusal_is_tried_again_after_growing_delays_then_given_up() -> None:
+    world = World()
+    world.refusals = [TEMPORARY] * 3
+    process = world.process()
+    waits = []
+    while (later := await process.deliver(NOTIFICATION, world.cause)) is not None:
+        waits.append(later.total_seconds())
+        assert await world.process().deliver(NOTIFICATION, world.cause) == later, "nobody tries before"
+        world.clock.advance(later)
+    assert waits == [1, 4]
+    (failed,) = world.of_type(NotificationFailed)
+    assert failed.payload.reason == "given up after 3 attempts: 451 later"
+    assert [e.payload.attempt for e in world.of_type(NotificationSending)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("customer", "reason"),
+    [
+        (None, "the customer is unknown"),
+        (Recipient("Ada", ""), "the customer has no e-mail address"),
+        (Recipient("Ada", "bad"), "bad address"),
+    ],
+)
+async def test_who_cannot_be_written_to_fails_at_once(customer: Recipient | None, reason: str) -> None:
+    world = World()
+    world.customer = customer
+    assert await world.process().deliver(NOTIFICATION, world.cause) is None
+    assert [e.payload.reason for e in world.of_type(NotificationFailed)] == [reason]
+    assert not world.mails
+
+
+async def test_an_outage_is_nobodys_attempt_and_a_living_claim_is_left_alone() -> None:
+    world = World(None, None, None, (Outage, False))
+    process = world.process()
+    with pytest.raises(Unavailable):
+        await process.deliver(NOTIFICATION, world.cause)
+    assert await world.process().deliver(NOTIFICATION, world.cause) == TIMING.claim
+    assert await process.deliver(NOTIFICATION, world.cause) is None
+    assert world.log[NOTIFICATION.notification_id][0].attempt == 1
+
+
+async def test_the_claim_of_a_dead_process_is_taken_over() -> None:
+    world = World(None, None, None, None, (Crash, True))
+    with pytest.raises(Crash):
+        await world.process().deliver(NOTIFICATION, world.cause)
+    assert len(world.mails) == 1
+    world.clock.advance(TIMING.claim)
+    assert await world.process().deliver(NOTIFICATION, world.cause) is None
+    assert len(world.mails) == 2
+    assert len(set(world.mails)) == 1
+    (sent,) = world.of_type(NotificationSent)
+    assert sent.payload.attempt == 2

@@ -1,0 +1,82 @@
+from datetime import UTC, datetime
+
+from google.protobuf.message import Message
+from hypothesis import given
+from hypothesis import strategies as st
+from polymart.customer.v1.customer_pb2 import Customer
+from polymart.customer.v1.events_pb2 import CustomerRegistered
+from polymart.order.v1.events_pb2 import OrderCancelled, OrderConfirmed, OrderRejected
+from polymart.order.v1.order_pb2 import OrderFailure, OrderLine
+
+from chassis.money import Money
+from notification_svc.domain.notification import Kind, Notification, Report, Stage, latest
+from notification_svc.entrypoints.messages import fact_of
+from notification_svc.protos import content_from_proto, content_to_proto
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+GBP = Money.parse("GBP", "5.10").to_proto()
+
+
+@st.composite
+def deliveries(draw: st.DrawFn) -> list[Report]:
+    """What one delivery may report: attempts that begin, the last of which may have ended."""
+    attempts = draw(st.integers(1, 4))
+    reports = [Report(attempt, Stage.IN_PROGRESS) for attempt in range(1, attempts + 1)]
+    end = draw(st.sampled_from([None, Stage.PROCESSED, Stage.FAILED]))
+    if end is Stage.PROCESSED:
+        reports.append(Report(attempts, end, message_id="<1@x>"))
+    elif end is Stage.FAILED:
+        reports.append(Report(attempts, end, failure="no"))
+    return reports
+
+
+@given(st.data(), deliveries())
+def test_reports_come_to_the_same_in_any_order_and_number(data: st.DataObject, reports: list[Report]) -> None:
+    repeats = data.draw(st.lists(st.sampled_from(reports), max_size=8))
+    merged = Report()
+    for report in data.draw(st.permutations(reports + repeats)):
+        merged = merged.merged(report)
+    assert merged == reports[-1]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3), st.sampled_from(Stage)), min_size=1), st.data())
+def test_batches_can_be_cut_anywhere(rows: list[tuple[str, int, Stage]], data: st.DataObject) -> None:
+    reports = [(key, Report(attempt, stage)) for key, attempt, stage in rows]
+    cut = data.draw(st.integers(0, len(reports)))
+    halves = [*latest(reports[:cut]).items(), *latest(reports[cut:]).items()]
+    assert latest(halves) == latest(reports)
+
+
+def test_guests_and_customers_without_an_address_are_told_nothing() -> None:
+    silent: list[Message] = [
+        OrderConfirmed(order_id="o1", total=GBP),
+        OrderRejected(order_id="o1", total=GBP),
+        OrderCancelled(order_id="o1", total=GBP),
+        CustomerRegistered(customer=Customer(customer_id="c1")),
+    ]
+    assert [fact_of(event) for event in silent] == [None] * 4
+
+
+def test_a_confirmation_shows_the_first_ten_lines() -> None:
+    lines = [OrderLine(sku=f"s{n}", quantity=2, line_total=GBP) for n in range(12)]
+    lines[0].product_name = "White Hanging Heart"
+    fact = fact_of(OrderConfirmed(order_id="o1", customer_id="c1", lines=lines, total=GBP))
+    assert fact is not None
+    assert fact.content.line_count == 12
+    names = [line.product_name for line in fact.content.lines]
+    assert names == [
+        "White Hanging Heart",
+        *(f"s{n}" for n in range(1, 10)),
+    ]
+    assert content_from_proto(content_to_proto(fact.content)) == fact.content
+
+
+def test_the_same_fact_has_the_same_id_and_another_one_another() -> None:
+    failure = OrderFailure(message="It is sold out")
+    rejected = fact_of(OrderRejected(order_id="o1", customer_id="c1", total=GBP, failure=failure))
+    cancelled = fact_of(OrderCancelled(order_id="o1", customer_id="c1", total=GBP, failure=failure))
+    assert rejected is not None
+    assert cancelled is not None
+    assert (rejected.kind, rejected.content.failure) == (Kind.ORDER_REJECTED, "It is sold out")
+    ids = [Notification.about(fact, now=NOW).notification_id for fact in (rejected, cancelled, rejected)]
+    assert ids[0] == ids[2] != ids[1]

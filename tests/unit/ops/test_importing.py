@@ -1,0 +1,47 @@
+"""Rows of a product file: what is read, and how a bad line is reported."""
+
+import gzip
+import json
+from pathlib import Path
+
+from ops.importing import ImportReport, read_products
+
+GOOD = {"sku": "1", "name": "Cable", "brand": "C2G", "category_path": [], "price": "13.95", "currency": "USD",
+        "ean": ["0757120404200"], "released": "2008-08-12",
+        "attributes": {"length": 2.0, "type": "HDMI", "long": False}}  # fmt: skip
+
+
+def write(folder: Path, *lines: str) -> Path:
+    path = folder / "products.jsonl.gz"
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    return path
+
+
+def test_a_row_becomes_a_product_with_typed_attributes(tmp_path: Path) -> None:
+    report = ImportReport()
+    ((number, product),) = read_products(write(tmp_path, json.dumps(GOOD)), report)
+    assert number == 1
+    assert (product.product_id, product.brand) == ("1", "C2G")
+    assert product.variants[0].price.units == 13
+    assert product.variants[0].price.nanos == 950_000_000
+    assert product.attributes["length"].number == 2.0
+    assert product.attributes["long"].WhichOneof("kind") == "flag"
+    assert product.attributes["released"].text == "2008-08-12"
+    assert report.rows == 0
+
+
+def test_a_malformed_line_is_reported_by_its_number_and_the_rest_goes_in(tmp_path: Path) -> None:
+    lines = [json.dumps(GOOD), "{not json", json.dumps({**GOOD, "price": "dear"}), "[]", "",
+             json.dumps({k: v for k, v in GOOD.items() if k != "name"}), json.dumps({**GOOD, "sku": "2"})]  # fmt: skip
+    report = ImportReport()
+    read = [number for number, _ in read_products(write(tmp_path, *lines), report)]
+    assert read == [1, 7]
+    assert [rejection.row for rejection in report.rejections] == [2, 3, 4, 6]
+    assert "name" in report.rejections[3].reason
+    assert report.outcomes["REJECTED"] == 4
+
+
+def test_an_attribute_of_another_kind_rejects_its_row(tmp_path: Path) -> None:
+    report = ImportReport()
+    assert not list(read_products(write(tmp_path, json.dumps({**GOOD, "attributes": {"a": [1]}})), report))
+    assert "attribute" in report.rejections[0].reason

@@ -1,0 +1,37 @@
+import pytest
+
+from chassis.errors import InvalidArgument
+from chassis.money import Money
+from order_svc.domain.pricing import Offer, Wanted, price
+
+
+def offer(sku: str, amount: str, currency: str = "GBP") -> Offer:
+    return Offer(sku, f"p-{sku}", 1, sku.title(), Money.parse(currency, amount), untracked=False)
+
+
+OFFERS = {o.sku: o for o in (offer("MUG", "2.55"), offer("NIB", "0.005"), offer("PEN", "1.00", "EUR"))}
+
+
+def test_lines_are_priced_exactly() -> None:
+    lines, total = price([Wanted("MUG", 3), Wanted("NIB", 7), Wanted("MUG", 1)], OFFERS)
+    assert [str(line.total) for line in lines] == ["7.65 GBP", "0.035 GBP", "2.55 GBP"]
+    assert str(total) == "10.235 GBP"
+    assert (lines[0].product_id, lines[0].product_name) == ("p-MUG", "Mug")
+
+
+def test_every_line_that_cannot_be_sold_is_named() -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        price([Wanted("GONE", 1), Wanted("MUG", 1), Wanted("PEN", 1), Wanted("LOST", 1)], OFFERS)
+    assert [v.field for v in raised.value.violations] == ["lines[0].sku", "lines[2].sku", "lines[3].sku"]
+    assert "EUR" in raised.value.violations[1].description
+
+
+def test_totals_stay_within_what_money_can_hold() -> None:
+    dear = {"GEM": offer("GEM", "3999999999")}
+    assert price([Wanted("GEM", 1)], dear)[1].nanos == 3_999_999_999 * 10**9
+    with pytest.raises(InvalidArgument) as raised:
+        price([Wanted("GEM", 2)], dear)
+    assert raised.value.violations[0].field == "lines[0].quantity"
+    with pytest.raises(InvalidArgument) as raised:
+        price([Wanted("GEM", 1), Wanted("GEM", 1)], dear)
+    assert raised.value.violations[0].field == "lines"
