@@ -72,9 +72,7 @@ def generate(target: Path) -> None:
 
 def differences(left: Path, right: Path) -> list[str]:
     def names(folder: Path) -> set[str]:
-        return {
-            str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts
-        }
+        return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
 
     both = names(left) & names(right)
     changed = [n for n in both if not filecmp.cmp(left / n, right / n, shallow=False)]

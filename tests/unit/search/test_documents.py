@@ -67,4 +67,5 @@ def test_price_keys_sort_as_amounts(one: int, other: int) -> None:
 
 
 def test_values_are_shown_as_a_shopper_reads_them() -> None:
-    assert [shown_value(v) for v in (5.0, 1.8, -0.5, True, False, "Black")] == ["5", "1.8", "-0.5", "true", "false", "Black"]
+    values = (5.0, 1.8, -0.5, True, False, "Black")
+    assert [shown_value(v) for v in values] == ["5", "1.8", "-0.5", "true", "false", "Black"]
