@@ -128,7 +128,7 @@ def _stream(context: str) -> Stream:
 _STOCK_REPLIES = "StockReserved StockRejected StockCommitted StockReleased"
 _PAYMENT_REPLIES = "PaymentAuthorized PaymentDeclined PaymentCaptured PaymentCaptureFailed PaymentVoided"
 _PRODUCT_EVENTS = "ProductCreated ProductUpdated ProductDeleted"
-_STOCK_COMMANDS = "ReserveStock CommitStock ReleaseStock"
+_STOCK_COMMANDS = "ReserveStock CommitStock ReleaseStock RestockStock"
 _PAYMENT_COMMANDS = "AuthorizePayment CapturePayment VoidPayment"
 _DELIVERY_EVENTS = "NotificationSending NotificationSent NotificationFailed"
 
@@ -143,8 +143,8 @@ TOPOLOGY = Topology(
         route.type: route
         for group in (
             _events("catalog", "product", "catalog_svc", _PRODUCT_EVENTS),
-            _events("inventory", "reservation", "inventory_svc", _STOCK_REPLIES),
-            _events("inventory", "stock", "inventory_svc", "StockAvailabilityChanged"),
+            _events("inventory", "reservation", "inventory_svc", f"{_STOCK_REPLIES} StockRestocked"),
+            _events("inventory", "stock", "inventory_svc", "StockAvailabilityChanged StockRanLow"),
             _commands("inventory", "order_svc", _STOCK_COMMANDS),
             _events(
                 "order", "order", "order_svc", "OrderPlaced OrderConfirmed OrderRejected OrderCancelled OrderSettled"

@@ -18,7 +18,9 @@ from inventory_svc.application.levels import set_stock
 from inventory_svc.application.reservations import carry_out
 from inventory_svc.bootstrap import build, migrate
 from inventory_svc.config import InventoryConfig
-from inventory_svc.domain.reservations import Command, Commit, Line, Release, Reserve
+from inventory_svc.domain.allocation import Line
+from inventory_svc.domain.reservations import Command, Commit, Release, Reserve
+from inventory_svc.domain.stock import Count
 from tests.conftest import Engine, until
 from tests.integration.inventory.support import (
     FAULTS,
@@ -129,7 +131,7 @@ async def test_the_same_orders_in_many_transactions_at_once(
     pool = Postgres(database)
     await pool.open()
     warehouse = PostgresWarehouse(pool, PostgresOutbox(pool))
-    await set_stock({"A": 100, "B": 100}, request_id="", warehouse=warehouse)
+    await set_stock([Count("A", 100), Count("B", 100)], request_id="", warehouse=warehouse)
     dice = random.Random(3)
     ids = [f"o{n}" for n in range(8)]
 

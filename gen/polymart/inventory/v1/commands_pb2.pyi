@@ -117,3 +117,41 @@ class ReleaseStock(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseStock: _TypeAlias = ReleaseStock  # noqa: Y015
+
+@_typing.final
+class RestockStock(_message.Message):
+    """Put units of a sold order back: its buyer returned them. It may happen several times to an order, each time under an
+    id of its own, and never for more than the order took. Answered by StockRestocked.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    LOCATION_ID_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    operation_id: _builtins.str
+    """The return's id: the same id has no effect twice within its order."""
+    location_id: _builtins.str
+    """Where it lies now; empty means where the order's units of each SKU came from."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReservationLine]:
+        """What came back, each SKU once."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+        lines: _abc.Iterable[Global___ReservationLine] | None = ...,
+        location_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "location_id", b"location_id", "operation_id", b"operation_id", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestockStock: _TypeAlias = RestockStock  # noqa: Y015
