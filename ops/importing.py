@@ -69,13 +69,21 @@ def product_of(row: dict[str, Any]) -> Product:
         description=row.get("description", ""),
         brand=row.get("brand") or "",
         category_path=row.get("category_path", []),
-        variants=[Variant(sku=row["sku"], price=price.to_proto(), eans=row.get("ean", []))],
+        variants=[Variant(sku=row["sku"], price=price.to_proto(), eans=[gtin(code) for code in row.get("ean") or ()])],
     )
     facts = {**row.get("attributes", {})}
     facts.update({name: row[name] for name in ("mpn", "released") if row.get(name)})
     for name, value in facts.items():
         product.attributes[name].CopyFrom(attribute(value))
     return product
+
+
+def gtin(code: str | int) -> str:
+    """The code with the leading zeros that it loses wherever it is kept as a number: they fill it up to the next
+    length that a GTIN may have, 8, 12, 13 or 14 digits (GS1 General Specifications, 3.3)."""
+    text = str(code)
+    length = next((length for length in (8, 12, 13, 14) if len(text) <= length), len(text))
+    return text.rjust(length, "0") if text.isdecimal() else text
 
 
 def attribute(value: object) -> AttributeValue:
