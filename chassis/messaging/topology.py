@@ -128,7 +128,7 @@ def _stream(context: str) -> Stream:
 _STOCK_REPLIES = "StockReserved StockRejected StockCommitted StockReleased"
 _PAYMENT_REPLIES = "PaymentAuthorized PaymentDeclined PaymentCaptured PaymentCaptureFailed PaymentVoided"
 _PRODUCT_EVENTS = "ProductCreated ProductUpdated ProductDeleted"
-_STOCK_COMMANDS = "ReserveStock CommitStock ReleaseStock RestockStock"
+_STOCK_COMMANDS = "ReserveStock CommitStock ReleaseStock"
 _PAYMENT_COMMANDS = "AuthorizePayment CapturePayment VoidPayment"
 _DELIVERY_EVENTS = "NotificationSending NotificationSent NotificationFailed"
 

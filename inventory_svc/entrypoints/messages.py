@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
-from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReserveStock, RestockStock
+from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReserveStock
 
 from chassis.errors import InvalidArgument, Violation
 from chassis.messaging.envelope import Envelope
@@ -12,7 +12,7 @@ from chassis.postgres import Transaction
 from inventory_svc.application.ports import Book
 from inventory_svc.application.reservations import carry_out
 from inventory_svc.domain.allocation import Line
-from inventory_svc.domain.reservations import Command, Commit, Release, Reserve, Restock
+from inventory_svc.domain.reservations import Command, Commit, Release, Reserve
 
 OpenBook = Callable[[Transaction, Sequence[Envelope]], Book]
 
@@ -28,7 +28,6 @@ def reactions(open_book: OpenBook) -> Mapping[type[Message], Handler[Transaction
         ReserveStock: move_stock,
         CommitStock: move_stock,
         ReleaseStock: move_stock,
-        RestockStock: move_stock,
     }
 
 
@@ -37,19 +36,12 @@ def _command(payload: Message) -> Command:
     match payload:
         case ReserveStock():
             _check(payload)
-            return Reserve(payload.order_id, _lines(payload))
+            return Reserve(payload.order_id, tuple(Line(line.sku, line.quantity) for line in payload.lines))
         case CommitStock():
             return Commit(_named(payload.order_id))
         case ReleaseStock():
             return Release(_named(payload.order_id))
-        case RestockStock():
-            _check(payload, operation_id=payload.operation_id)
-            return Restock(payload.order_id, payload.operation_id, _lines(payload), payload.location_id)
     raise TypeError(f"{type(payload).__name__} is not a command of stock")
-
-
-def _lines(message: ReserveStock | RestockStock) -> tuple[Line, ...]:
-    return tuple(Line(line.sku, line.quantity) for line in message.lines)
 
 
 def _named(order_id: str) -> str:
@@ -58,11 +50,8 @@ def _named(order_id: str) -> str:
     return order_id
 
 
-def _check(message: ReserveStock | RestockStock, **ids: str) -> None:
-    ids = {"order_id": message.order_id, **ids}
-    violations = [Violation(name, "is required") for name, value in ids.items() if not value]
-    if isinstance(message, RestockStock) and not message.lines:
-        violations.append(Violation("lines", "is required"))
+def _check(message: ReserveStock) -> None:
+    violations = [] if message.order_id else [Violation("order_id", "is required")]
     seen: set[str] = set()
     for index, line in enumerate(message.lines):
         if not line.sku or line.sku in seen:

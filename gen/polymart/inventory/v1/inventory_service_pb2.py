@@ -26,14 +26,13 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import field_info_pb2 as google_dot_api_dot_field__info__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from polymart.inventory.v1 import commands_pb2 as polymart_dot_inventory_dot_v1_dot_commands__pb2
 from polymart.inventory.v1 import location_pb2 as polymart_dot_inventory_dot_v1_dot_location__pb2
 from polymart.inventory.v1 import movement_pb2 as polymart_dot_inventory_dot_v1_dot_movement__pb2
 from polymart.inventory.v1 import reservation_pb2 as polymart_dot_inventory_dot_v1_dot_reservation__pb2
 from polymart.inventory.v1 import stock_pb2 as polymart_dot_inventory_dot_v1_dot_stock__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-polymart/inventory/v1/inventory_service.proto\x12\x15polymart.inventory.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$polymart/inventory/v1/commands.proto\x1a$polymart/inventory/v1/location.proto\x1a$polymart/inventory/v1/movement.proto\x1a\'polymart/inventory/v1/reservation.proto\x1a!polymart/inventory/v1/stock.proto\"l\n\x0fSetStockRequest\x12\x37\n\x06\x63ounts\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockCountB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"Q\n\nStockCount\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07on_hand\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x19\n\x0blocation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"E\n\x10SetStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"y\n\x12\x41\x64justStockRequest\x12\x41\n\x0b\x61\x64justments\x18\x01 \x03(\x0b\x32&.polymart.inventory.v1.StockAdjustmentB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"j\n\x0fStockAdjustment\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x64\x65lta\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06reason\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"H\n\x13\x41\x64justStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"\x8d\x01\n\x13ReceiveStockRequest\x12;\n\x08receipts\x18\x01 \x03(\x0b\x32#.polymart.inventory.v1.StockReceiptB\x04\xe2\x41\x01\x02\x12\x17\n\treference\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"T\n\x0cStockReceipt\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"I\n\x14ReceiveStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"\xa7\x01\n\x13RestockStockRequest\x12\x16\n\x08order_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12;\n\x05lines\x18\x02 \x03(\x0b\x32&.polymart.inventory.v1.ReservationLineB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"I\n\x14RestockStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"w\n\x15\x43onfigureStockRequest\x12<\n\x08settings\x18\x01 \x03(\x0b\x32$.polymart.inventory.v1.StockSettingsB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"\x80\x01\n\rStockSettings\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1f\n\x0csafety_stock\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1c\n\tlow_stock\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x42\x0f\n\r_safety_stockB\x0c\n\n_low_stock\"K\n\x16\x43onfigureStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"$\n\x0fGetStockRequest\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n\x14\x42\x61tchGetStockRequest\x12\x12\n\x04skus\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"J\n\x15\x42\x61tchGetStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"\x99\x01\n\x17ListReservationsRequest\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\x0e\x63reated_before\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"m\n\x18ListReservationsResponse\x12\x38\n\x0creservations\x18\x01 \x03(\x0b\x32\".polymart.inventory.v1.Reservation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x14ListMovementsRequest\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"d\n\x15ListMovementsResponse\x12\x32\n\tmovements\x18\x01 \x03(\x0b\x32\x1f.polymart.inventory.v1.Movement\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x15\x43reateLocationRequest\x12\x37\n\x08location\x18\x01 \x01(\x0b\x32\x1f.polymart.inventory.v1.LocationB\x04\xe2\x41\x01\x02\"\x87\x01\n\x15UpdateLocationRequest\x12\x37\n\x08location\x18\x01 \x01(\x0b\x32\x1f.polymart.inventory.v1.LocationB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"I\n\x14ListLocationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"d\n\x15ListLocationsResponse\x12\x32\n\tlocations\x18\x01 \x03(\x0b\x32\x1f.polymart.inventory.v1.Location\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1b\n\x19StreamAvailabilityRequest\"\\\n\x1aStreamAvailabilityResponse\x12>\n\x0e\x61vailabilities\x18\x01 \x03(\x0b\x32&.polymart.inventory.v1.SkuAvailability\"j\n\x0fSkuAvailability\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x39\n\x0c\x61vailability\x18\x02 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\x0f\n\x07version\x18\x03 \x01(\x03\x32\xe5\n\n\x10InventoryService\x12[\n\x08SetStock\x12&.polymart.inventory.v1.SetStockRequest\x1a\'.polymart.inventory.v1.SetStockResponse\x12\x64\n\x0b\x41\x64justStock\x12).polymart.inventory.v1.AdjustStockRequest\x1a*.polymart.inventory.v1.AdjustStockResponse\x12g\n\x0cReceiveStock\x12*.polymart.inventory.v1.ReceiveStockRequest\x1a+.polymart.inventory.v1.ReceiveStockResponse\x12g\n\x0cRestockStock\x12*.polymart.inventory.v1.RestockStockRequest\x1a+.polymart.inventory.v1.RestockStockResponse\x12m\n\x0e\x43onfigureStock\x12,.polymart.inventory.v1.ConfigureStockRequest\x1a-.polymart.inventory.v1.ConfigureStockResponse\x12U\n\x08GetStock\x12&.polymart.inventory.v1.GetStockRequest\x1a!.polymart.inventory.v1.StockLevel\x12j\n\rBatchGetStock\x12+.polymart.inventory.v1.BatchGetStockRequest\x1a,.polymart.inventory.v1.BatchGetStockResponse\x12s\n\x10ListReservations\x12..polymart.inventory.v1.ListReservationsRequest\x1a/.polymart.inventory.v1.ListReservationsResponse\x12j\n\rListMovements\x12+.polymart.inventory.v1.ListMovementsRequest\x1a,.polymart.inventory.v1.ListMovementsResponse\x12_\n\x0e\x43reateLocation\x12,.polymart.inventory.v1.CreateLocationRequest\x1a\x1f.polymart.inventory.v1.Location\x12_\n\x0eUpdateLocation\x12,.polymart.inventory.v1.UpdateLocationRequest\x1a\x1f.polymart.inventory.v1.Location\x12j\n\rListLocations\x12+.polymart.inventory.v1.ListLocationsRequest\x1a,.polymart.inventory.v1.ListLocationsResponse\x12{\n\x12StreamAvailability\x12\x30.polymart.inventory.v1.StreamAvailabilityRequest\x1a\x31.polymart.inventory.v1.StreamAvailabilityResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-polymart/inventory/v1/inventory_service.proto\x12\x15polymart.inventory.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$polymart/inventory/v1/location.proto\x1a$polymart/inventory/v1/movement.proto\x1a\'polymart/inventory/v1/reservation.proto\x1a!polymart/inventory/v1/stock.proto\"l\n\x0fSetStockRequest\x12\x37\n\x06\x63ounts\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockCountB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"Q\n\nStockCount\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07on_hand\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x19\n\x0blocation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"E\n\x10SetStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"y\n\x12\x41\x64justStockRequest\x12\x41\n\x0b\x61\x64justments\x18\x01 \x03(\x0b\x32&.polymart.inventory.v1.StockAdjustmentB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"j\n\x0fStockAdjustment\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x64\x65lta\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06reason\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"H\n\x13\x41\x64justStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"\x8d\x01\n\x13ReceiveStockRequest\x12;\n\x08receipts\x18\x01 \x03(\x0b\x32#.polymart.inventory.v1.StockReceiptB\x04\xe2\x41\x01\x02\x12\x17\n\treference\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"T\n\x0cStockReceipt\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"I\n\x14ReceiveStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"\xa4\x01\n\x13RestockStockRequest\x12\x16\n\x08order_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x05lines\x18\x02 \x03(\x0b\x32#.polymart.inventory.v1.ReturnedLineB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"9\n\x0cReturnedLine\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\"I\n\x14RestockStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"w\n\x15\x43onfigureStockRequest\x12<\n\x08settings\x18\x01 \x03(\x0b\x32$.polymart.inventory.v1.StockSettingsB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"\x80\x01\n\rStockSettings\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1f\n\x0csafety_stock\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1c\n\tlow_stock\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x42\x0f\n\r_safety_stockB\x0c\n\n_low_stock\"K\n\x16\x43onfigureStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"$\n\x0fGetStockRequest\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n\x14\x42\x61tchGetStockRequest\x12\x12\n\x04skus\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"J\n\x15\x42\x61tchGetStockResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.polymart.inventory.v1.StockLevel\"\x99\x01\n\x17ListReservationsRequest\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\x0e\x63reated_before\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"m\n\x18ListReservationsResponse\x12\x38\n\x0creservations\x18\x01 \x03(\x0b\x32\".polymart.inventory.v1.Reservation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x14ListMovementsRequest\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"d\n\x15ListMovementsResponse\x12\x32\n\tmovements\x18\x01 \x03(\x0b\x32\x1f.polymart.inventory.v1.Movement\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x15\x43reateLocationRequest\x12\x37\n\x08location\x18\x01 \x01(\x0b\x32\x1f.polymart.inventory.v1.LocationB\x04\xe2\x41\x01\x02\"\x87\x01\n\x15UpdateLocationRequest\x12\x37\n\x08location\x18\x01 \x01(\x0b\x32\x1f.polymart.inventory.v1.LocationB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"I\n\x14ListLocationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"d\n\x15ListLocationsResponse\x12\x32\n\tlocations\x18\x01 \x03(\x0b\x32\x1f.polymart.inventory.v1.Location\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1b\n\x19StreamAvailabilityRequest\"\\\n\x1aStreamAvailabilityResponse\x12>\n\x0e\x61vailabilities\x18\x01 \x03(\x0b\x32&.polymart.inventory.v1.SkuAvailability\"j\n\x0fSkuAvailability\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x39\n\x0c\x61vailability\x18\x02 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\x0f\n\x07version\x18\x03 \x01(\x03\x32\xe5\n\n\x10InventoryService\x12[\n\x08SetStock\x12&.polymart.inventory.v1.SetStockRequest\x1a\'.polymart.inventory.v1.SetStockResponse\x12\x64\n\x0b\x41\x64justStock\x12).polymart.inventory.v1.AdjustStockRequest\x1a*.polymart.inventory.v1.AdjustStockResponse\x12g\n\x0cReceiveStock\x12*.polymart.inventory.v1.ReceiveStockRequest\x1a+.polymart.inventory.v1.ReceiveStockResponse\x12g\n\x0cRestockStock\x12*.polymart.inventory.v1.RestockStockRequest\x1a+.polymart.inventory.v1.RestockStockResponse\x12m\n\x0e\x43onfigureStock\x12,.polymart.inventory.v1.ConfigureStockRequest\x1a-.polymart.inventory.v1.ConfigureStockResponse\x12U\n\x08GetStock\x12&.polymart.inventory.v1.GetStockRequest\x1a!.polymart.inventory.v1.StockLevel\x12j\n\rBatchGetStock\x12+.polymart.inventory.v1.BatchGetStockRequest\x1a,.polymart.inventory.v1.BatchGetStockResponse\x12s\n\x10ListReservations\x12..polymart.inventory.v1.ListReservationsRequest\x1a/.polymart.inventory.v1.ListReservationsResponse\x12j\n\rListMovements\x12+.polymart.inventory.v1.ListMovementsRequest\x1a,.polymart.inventory.v1.ListMovementsResponse\x12_\n\x0e\x43reateLocation\x12,.polymart.inventory.v1.CreateLocationRequest\x1a\x1f.polymart.inventory.v1.Location\x12_\n\x0eUpdateLocation\x12,.polymart.inventory.v1.UpdateLocationRequest\x1a\x1f.polymart.inventory.v1.Location\x12j\n\rListLocations\x12+.polymart.inventory.v1.ListLocationsRequest\x1a,.polymart.inventory.v1.ListLocationsResponse\x12{\n\x12StreamAvailability\x12\x30.polymart.inventory.v1.StreamAvailabilityRequest\x1a\x31.polymart.inventory.v1.StreamAvailabilityResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -82,6 +81,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESTOCKSTOCKREQUEST'].fields_by_name['location_id']._serialized_options = b'\342A\001\001'
   _globals['_RESTOCKSTOCKREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_RESTOCKSTOCKREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\342\214\317\327\010\002\010\001'
+  _globals['_RETURNEDLINE'].fields_by_name['sku']._loaded_options = None
+  _globals['_RETURNEDLINE'].fields_by_name['sku']._serialized_options = b'\342A\001\002'
+  _globals['_RETURNEDLINE'].fields_by_name['quantity']._loaded_options = None
+  _globals['_RETURNEDLINE'].fields_by_name['quantity']._serialized_options = b'\342A\001\002'
   _globals['_CONFIGURESTOCKREQUEST'].fields_by_name['settings']._loaded_options = None
   _globals['_CONFIGURESTOCKREQUEST'].fields_by_name['settings']._serialized_options = b'\342A\001\002'
   _globals['_CONFIGURESTOCKREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -122,62 +125,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTLOCATIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTLOCATIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTLOCATIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
-  _globals['_SETSTOCKREQUEST']._serialized_start=391
-  _globals['_SETSTOCKREQUEST']._serialized_end=499
-  _globals['_STOCKCOUNT']._serialized_start=501
-  _globals['_STOCKCOUNT']._serialized_end=582
-  _globals['_SETSTOCKRESPONSE']._serialized_start=584
-  _globals['_SETSTOCKRESPONSE']._serialized_end=653
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=655
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=776
-  _globals['_STOCKADJUSTMENT']._serialized_start=778
-  _globals['_STOCKADJUSTMENT']._serialized_end=884
-  _globals['_ADJUSTSTOCKRESPONSE']._serialized_start=886
-  _globals['_ADJUSTSTOCKRESPONSE']._serialized_end=958
-  _globals['_RECEIVESTOCKREQUEST']._serialized_start=961
-  _globals['_RECEIVESTOCKREQUEST']._serialized_end=1102
-  _globals['_STOCKRECEIPT']._serialized_start=1104
-  _globals['_STOCKRECEIPT']._serialized_end=1188
-  _globals['_RECEIVESTOCKRESPONSE']._serialized_start=1190
-  _globals['_RECEIVESTOCKRESPONSE']._serialized_end=1263
-  _globals['_RESTOCKSTOCKREQUEST']._serialized_start=1266
-  _globals['_RESTOCKSTOCKREQUEST']._serialized_end=1433
-  _globals['_RESTOCKSTOCKRESPONSE']._serialized_start=1435
-  _globals['_RESTOCKSTOCKRESPONSE']._serialized_end=1508
-  _globals['_CONFIGURESTOCKREQUEST']._serialized_start=1510
-  _globals['_CONFIGURESTOCKREQUEST']._serialized_end=1629
-  _globals['_STOCKSETTINGS']._serialized_start=1632
-  _globals['_STOCKSETTINGS']._serialized_end=1760
-  _globals['_CONFIGURESTOCKRESPONSE']._serialized_start=1762
-  _globals['_CONFIGURESTOCKRESPONSE']._serialized_end=1837
-  _globals['_GETSTOCKREQUEST']._serialized_start=1839
-  _globals['_GETSTOCKREQUEST']._serialized_end=1875
-  _globals['_BATCHGETSTOCKREQUEST']._serialized_start=1877
-  _globals['_BATCHGETSTOCKREQUEST']._serialized_end=1919
-  _globals['_BATCHGETSTOCKRESPONSE']._serialized_start=1921
-  _globals['_BATCHGETSTOCKRESPONSE']._serialized_end=1995
-  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=1998
-  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=2151
-  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=2153
-  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=2262
-  _globals['_LISTMOVEMENTSREQUEST']._serialized_start=2264
-  _globals['_LISTMOVEMENTSREQUEST']._serialized_end=2383
-  _globals['_LISTMOVEMENTSRESPONSE']._serialized_start=2385
-  _globals['_LISTMOVEMENTSRESPONSE']._serialized_end=2485
-  _globals['_CREATELOCATIONREQUEST']._serialized_start=2487
-  _globals['_CREATELOCATIONREQUEST']._serialized_end=2567
-  _globals['_UPDATELOCATIONREQUEST']._serialized_start=2570
-  _globals['_UPDATELOCATIONREQUEST']._serialized_end=2705
-  _globals['_LISTLOCATIONSREQUEST']._serialized_start=2707
-  _globals['_LISTLOCATIONSREQUEST']._serialized_end=2780
-  _globals['_LISTLOCATIONSRESPONSE']._serialized_start=2782
-  _globals['_LISTLOCATIONSRESPONSE']._serialized_end=2882
-  _globals['_STREAMAVAILABILITYREQUEST']._serialized_start=2884
-  _globals['_STREAMAVAILABILITYREQUEST']._serialized_end=2911
-  _globals['_STREAMAVAILABILITYRESPONSE']._serialized_start=2913
-  _globals['_STREAMAVAILABILITYRESPONSE']._serialized_end=3005
-  _globals['_SKUAVAILABILITY']._serialized_start=3007
-  _globals['_SKUAVAILABILITY']._serialized_end=3113
-  _globals['_INVENTORYSERVICE']._serialized_start=3116
-  _globals['_INVENTORYSERVICE']._serialized_end=4497
+  _globals['_SETSTOCKREQUEST']._serialized_start=353
+  _globals['_SETSTOCKREQUEST']._serialized_end=461
+  _globals['_STOCKCOUNT']._serialized_start=463
+  _globals['_STOCKCOUNT']._serialized_end=544
+  _globals['_SETSTOCKRESPONSE']._serialized_start=546
+  _globals['_SETSTOCKRESPONSE']._serialized_end=615
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=617
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=738
+  _globals['_STOCKADJUSTMENT']._serialized_start=740
+  _globals['_STOCKADJUSTMENT']._serialized_end=846
+  _globals['_ADJUSTSTOCKRESPONSE']._serialized_start=848
+  _globals['_ADJUSTSTOCKRESPONSE']._serialized_end=920
+  _globals['_RECEIVESTOCKREQUEST']._serialized_start=923
+  _globals['_RECEIVESTOCKREQUEST']._serialized_end=1064
+  _globals['_STOCKRECEIPT']._serialized_start=1066
+  _globals['_STOCKRECEIPT']._serialized_end=1150
+  _globals['_RECEIVESTOCKRESPONSE']._serialized_start=1152
+  _globals['_RECEIVESTOCKRESPONSE']._serialized_end=1225
+  _globals['_RESTOCKSTOCKREQUEST']._serialized_start=1228
+  _globals['_RESTOCKSTOCKREQUEST']._serialized_end=1392
+  _globals['_RETURNEDLINE']._serialized_start=1394
+  _globals['_RETURNEDLINE']._serialized_end=1451
+  _globals['_RESTOCKSTOCKRESPONSE']._serialized_start=1453
+  _globals['_RESTOCKSTOCKRESPONSE']._serialized_end=1526
+  _globals['_CONFIGURESTOCKREQUEST']._serialized_start=1528
+  _globals['_CONFIGURESTOCKREQUEST']._serialized_end=1647
+  _globals['_STOCKSETTINGS']._serialized_start=1650
+  _globals['_STOCKSETTINGS']._serialized_end=1778
+  _globals['_CONFIGURESTOCKRESPONSE']._serialized_start=1780
+  _globals['_CONFIGURESTOCKRESPONSE']._serialized_end=1855
+  _globals['_GETSTOCKREQUEST']._serialized_start=1857
+  _globals['_GETSTOCKREQUEST']._serialized_end=1893
+  _globals['_BATCHGETSTOCKREQUEST']._serialized_start=1895
+  _globals['_BATCHGETSTOCKREQUEST']._serialized_end=1937
+  _globals['_BATCHGETSTOCKRESPONSE']._serialized_start=1939
+  _globals['_BATCHGETSTOCKRESPONSE']._serialized_end=2013
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=2016
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=2169
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=2171
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=2280
+  _globals['_LISTMOVEMENTSREQUEST']._serialized_start=2282
+  _globals['_LISTMOVEMENTSREQUEST']._serialized_end=2401
+  _globals['_LISTMOVEMENTSRESPONSE']._serialized_start=2403
+  _globals['_LISTMOVEMENTSRESPONSE']._serialized_end=2503
+  _globals['_CREATELOCATIONREQUEST']._serialized_start=2505
+  _globals['_CREATELOCATIONREQUEST']._serialized_end=2585
+  _globals['_UPDATELOCATIONREQUEST']._serialized_start=2588
+  _globals['_UPDATELOCATIONREQUEST']._serialized_end=2723
+  _globals['_LISTLOCATIONSREQUEST']._serialized_start=2725
+  _globals['_LISTLOCATIONSREQUEST']._serialized_end=2798
+  _globals['_LISTLOCATIONSRESPONSE']._serialized_start=2800
+  _globals['_LISTLOCATIONSRESPONSE']._serialized_end=2900
+  _globals['_STREAMAVAILABILITYREQUEST']._serialized_start=2902
+  _globals['_STREAMAVAILABILITYREQUEST']._serialized_end=2929
+  _globals['_STREAMAVAILABILITYRESPONSE']._serialized_start=2931
+  _globals['_STREAMAVAILABILITYRESPONSE']._serialized_end=3023
+  _globals['_SKUAVAILABILITY']._serialized_start=3025
+  _globals['_SKUAVAILABILITY']._serialized_end=3131
+  _globals['_INVENTORYSERVICE']._serialized_start=3134
+  _globals['_INVENTORYSERVICE']._serialized_end=4515
 # @@protoc_insertion_point(module_scope)

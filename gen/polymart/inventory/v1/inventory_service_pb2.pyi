@@ -9,7 +9,6 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
-from polymart.inventory.v1 import commands_pb2 as _commands_pb2
 from polymart.inventory.v1 import location_pb2 as _location_pb2
 from polymart.inventory.v1 import movement_pb2 as _movement_pb2
 from polymart.inventory.v1 import reservation_pb2 as _reservation_pb2
@@ -296,14 +295,14 @@ class RestockStockRequest(_message.Message):
     request_id: _builtins.str
     """A UUID, the operation's id: the same id has no effect twice within its order."""
     @_builtins.property
-    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_commands_pb2.ReservationLine]:
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReturnedLine]:
         """What came back: 1 to 2,000, each SKU once."""
 
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
-        lines: _abc.Iterable[_commands_pb2.ReservationLine] | None = ...,
+        lines: _abc.Iterable[Global___ReturnedLine] | None = ...,
         location_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
@@ -314,6 +313,32 @@ class RestockStockRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestockStockRequest: _TypeAlias = RestockStockRequest  # noqa: Y015
+
+@_typing.final
+class ReturnedLine(_message.Message):
+    """Returned units of a SKU."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKU_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    sku: _builtins.str
+    """The SKU, 1 to 128 characters."""
+    quantity: _builtins.int
+    """Units, over 0."""
+    def __init__(
+        self,
+        *,
+        sku: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quantity", b"quantity", "sku", b"sku"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnedLine: _TypeAlias = ReturnedLine  # noqa: Y015
 
 @_typing.final
 class RestockStockResponse(_message.Message):

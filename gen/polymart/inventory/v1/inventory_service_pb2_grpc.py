@@ -134,8 +134,8 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RestockStock(self, request, context):
-        """Puts returned units of a sold order back, as the command of the same name does. FAILED_PRECONDITION if the order
-        took nothing, or less than would then have come back.
+        """Puts units of a sold order back: its buyer returned them. It may happen several times to an order, each time under
+        an id of its own. FAILED_PRECONDITION if the order took nothing, or less than would then have come back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,8 +48,8 @@ class InventoryServiceStub:
     ReceiveStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ReceiveStockRequest, _inventory_service_pb2.ReceiveStockResponse]
     """Adds units that a supplier delivered, all or none."""
     RestockStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.RestockStockRequest, _inventory_service_pb2.RestockStockResponse]
-    """Puts returned units of a sold order back, as the command of the same name does. FAILED_PRECONDITION if the order
-    took nothing, or less than would then have come back.
+    """Puts units of a sold order back: its buyer returned them. It may happen several times to an order, each time under
+    an id of its own. FAILED_PRECONDITION if the order took nothing, or less than would then have come back.
     """
     ConfigureStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ConfigureStockRequest, _inventory_service_pb2.ConfigureStockResponse]
     """Sets how many units are kept back from sale, and at how many a SKU is low."""
@@ -88,8 +88,8 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     ReceiveStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReceiveStockRequest, _inventory_service_pb2.ReceiveStockResponse]  # type: ignore[assignment]
     """Adds units that a supplier delivered, all or none."""
     RestockStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.RestockStockRequest, _inventory_service_pb2.RestockStockResponse]  # type: ignore[assignment]
-    """Puts returned units of a sold order back, as the command of the same name does. FAILED_PRECONDITION if the order
-    took nothing, or less than would then have come back.
+    """Puts units of a sold order back: its buyer returned them. It may happen several times to an order, each time under
+    an id of its own. FAILED_PRECONDITION if the order took nothing, or less than would then have come back.
     """
     ConfigureStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ConfigureStockRequest, _inventory_service_pb2.ConfigureStockResponse]  # type: ignore[assignment]
     """Sets how many units are kept back from sale, and at how many a SKU is low."""
@@ -149,8 +149,8 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_service_pb2.RestockStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_service_pb2.RestockStockResponse, _abc.Awaitable[_inventory_service_pb2.RestockStockResponse]]:
-        """Puts returned units of a sold order back, as the command of the same name does. FAILED_PRECONDITION if the order
-        took nothing, or less than would then have come back.
+        """Puts units of a sold order back: its buyer returned them. It may happen several times to an order, each time under
+        an id of its own. FAILED_PRECONDITION if the order took nothing, or less than would then have come back.
         """
 
     @_abc_1.abstractmethod
