@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import asyncpg
@@ -30,65 +29,16 @@ from polymart.inventory.v1.inventory_service_pb2 import (
 from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from polymart.inventory.v1.stock_pb2 import AVAILABILITY_IN_STOCK, AVAILABILITY_LOW, AVAILABILITY_OUT
 
-from chassis.messaging.nats import Nats
-from inventory_svc.bootstrap import build, migrate
-from inventory_svc.config import InventoryConfig
-from tests.conftest import Engine
 from tests.integration.inventory.support import (
     FAULTS,
     Stage,
-    broker,
     count,
-    databases,
     follows,
     reason_of,
     reserve,
-    running,
-    stage,
-    stub_of,
     units,
     violations_of,
 )
-
-
-@pytest.fixture(scope="module")
-async def outside(nats: Engine) -> AsyncIterator[Nats]:
-    async with broker(nats.url) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-async def config(postgres: Engine, nats: Engine) -> AsyncIterator[InventoryConfig]:
-    async with databases(postgres.url) as (url,):
-        made = InventoryConfig(postgres_url=url, nats_url=nats.url)
-        await migrate(made)
-        yield made
-
-
-@pytest.fixture(scope="module")
-async def stock(config: InventoryConfig, outside: Nats) -> AsyncIterator[InventoryServiceStub]:
-    """A running service, the same for all tests."""
-    async with running(build(config)) as (service,), stub_of(service.address, InventoryServiceStub) as stub:
-        yield stub
-
-
-@pytest.fixture(autouse=True)
-async def nothing_yet(stock: InventoryServiceStub, db: asyncpg.Connection) -> None:
-    await db.execute("TRUNCATE items, stock, holds, reservations, movements, requests")
-    await db.execute("DELETE FROM locations WHERE location_id <> 'main'")
-
-
-@pytest.fixture
-async def orders(outside: Nats) -> AsyncIterator[Stage]:
-    async with stage(outside, "inventory") as made:
-        yield made
-
-
-@pytest.fixture
-async def db(config: InventoryConfig) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(config.postgres_url)
-    yield connection
-    await connection.close()
 
 
 async def test_counting_adjusting_and_reading(stock: InventoryServiceStub, orders: Stage) -> None:
