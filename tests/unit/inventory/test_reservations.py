@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,12 +12,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from chassis.errors import AlreadyExists, FailedPrecondition, NotFound, PolymartError
 from inventory_svc.domain.allocation import Allocation, Line, Shortage
 from inventory_svc.domain.reservations import (
-    Change,
     Command,
     Commit,
     Committed,
     Event,
-    Hold,
     HoldState,
     Rejected,
     Release,
@@ -27,8 +24,6 @@ from inventory_svc.domain.reservations import (
     Reserved,
     Restock,
     Restocked,
-    decide,
-    skus_of,
 )
 from inventory_svc.domain.stock import (
     MAIN,
@@ -36,73 +31,14 @@ from inventory_svc.domain.stock import (
     Adjustment,
     Availability,
     AvailabilityChanged,
-    Count,
     Kind,
-    Level,
-    Movement,
     RanLow,
     Settings,
-    adjust,
-    configure,
-    count,
 )
+from tests.unit.inventory.shelf import LOCATIONS, Shelf
 
 LINES = (Line("A", 2), Line("B", 1))
 HELD = (Allocation("A", MAIN, 2), Allocation("B", MAIN, 1))
-# By priority, which isn't the order of their names.
-LOCATIONS = (MAIN, "north", "attic")
-
-
-class Shelf:
-    """The rows as they would be stored: written by changes only."""
-
-    def __init__(self, locations: Sequence[str] = LOCATIONS, **on_hand: int):
-        self.locations = locations
-        self.levels: dict[str, Level] = {}
-        self.holds: dict[str, Hold] = {}
-        self.movements: list[Movement] = []
-        self.events: list[Event] = []
-        if on_hand:
-            self.count(on_hand)
-
-    def count(self, counts: dict[str, int], location: str = MAIN) -> None:
-        found = [Count(sku, units, location) for sku, units in counts.items()]
-        self._write(Change.of(count(self._of(list(counts)), found, "op"), list(counts)))
-
-    def adjust(self, adjustments: Sequence[Adjustment]) -> None:
-        skus = [a.sku for a in adjustments]
-        self._write(Change.of(adjust(self._of(skus), adjustments, "op"), skus))
-
-    def configure(self, *settings: Settings) -> None:
-        skus = [s.sku for s in settings]
-        self._write(Change.of(configure(self._of(skus), settings), skus))
-
-    def _of(self, skus: Sequence[str]) -> dict[str, Level]:
-        return {sku: self.levels.get(sku, Level(sku)) for sku in skus}
-
-    def handle(self, *commands: Command, crash: bool = False) -> list[Event]:
-        """The answers, in the commands' order."""
-        holds = {c.order_id: self.holds.get(c.order_id, Hold(c.order_id)) for c in commands}
-        skus = skus_of(commands, holds)
-        known = {sku: self.levels[sku] for sku in skus if sku in self.levels}
-        change = decide(commands, holds, known, self.locations)
-        if not crash:
-            self._write(change)
-        return [event for event, _ in change.events][: len(commands)]
-
-    def _write(self, change: Change) -> None:
-        assert len({level.sku for level in change.levels}) == len(change.levels)
-        assert len({hold.order_id for hold in change.holds}) == len(change.holds)
-        self.levels |= {level.sku: level for level in change.levels}
-        for hold in change.holds:
-            assert hold.state is not HoldState.NEW
-            self.holds[hold.order_id] = hold
-        self.movements += change.movements
-        self.events += [event for event, _ in change.events]
-
-    def units(self, sku: str) -> tuple[int, int]:
-        return self.levels[sku].on_hand, self.levels[sku].reserved
-
 
 RESERVE, COMMIT, RELEASE = Reserve("o", LINES), Commit("o"), Release("o")
 RESERVED = Reserved("o", HELD)
