@@ -48,7 +48,7 @@ from tests.unit.inventory.shelf import LOCATIONS, Shelf
 T = TypeVar("T")
 
 CONSUMER = "inventory_svc-CMD"
-STOCK = {"main": {"A": 5, "B": 3, "C": 1}, "north": {"A": 3, "B": 1}, "attic": {"A": 2}}
+STOCK = {"main": {"A": 3, "B": 4, "C": 1}, "north": {"A": 3, "B": 3}, "attic": {"A": 5}}
 WISHES = st.dictionaries(st.sampled_from("ABC"), st.integers(1, 4), min_size=1)
 
 
@@ -143,13 +143,20 @@ class StockUnderFire(RuleBasedStateMachine):
     def run(self, step: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(step)
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(target=orders)
+    def open(self) -> str:
+        """A shop with stock, and an order that took some."""
         self.run(self._open())
         for location, counts in STOCK.items():
             found = [Count(sku, units, location) for sku, units in counts.items()]
             self.run(set_stock(found, request_id="", warehouse=self.warehouse))
             self.shelf.count(counts, location)
+        self.wishes["sold"] = reserve("sold", A=4, B=2)
+        self._send(self.wishes["sold"])
+        self._deliver(list(self.waiting), LIVES)
+        self._send(CommitStock(order_id="sold"))
+        self._deliver(list(self.waiting), LIVES)
+        return "sold"
 
     async def _open(self) -> None:
         await self.db.open()
