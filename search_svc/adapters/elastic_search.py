@@ -173,10 +173,11 @@ def _aggregations(query: Query, filters: Mapping[str, Clause]) -> dict[str, Clau
         "brand": counted("brand", {"values": _terms("brand")}),
         "category": counted("category", {"values": _terms("categories")}),
     }
-    for name in query.attribute_facets:
+    # By number: engines refuse some characters in the name of an aggregation.
+    for number, name in enumerate(query.attribute_facets):
         values = _terms("attributes")
         values["terms"]["include"] = f"{_literally(attribute_term(name))}(.|\n)*"
-        aggregations[f"attributes.{name}"] = counted(f"attributes.{name}", {"values": values})
+        aggregations[f"attribute {number}"] = counted(f"attributes.{name}", {"values": values})
     return aggregations
 
 
@@ -186,9 +187,9 @@ def _terms(field: str) -> Clause:
 
 def _facets(query: Query, answer: Mapping[str, Any]) -> list[Facet]:
     facets = [Facet(name, _values(answer[name]["values"])) for name in ("brand", "category")]
-    for attribute in query.attribute_facets:
-        name = f"attributes.{attribute}"
-        facets.append(Facet(name, _values(answer[name]["values"], attribute_term(attribute))))
+    for number, name in enumerate(query.attribute_facets):
+        values = _values(answer[f"attribute {number}"]["values"], attribute_term(name))
+        facets.append(Facet(f"attributes.{name}", values))
     return facets
 
 
