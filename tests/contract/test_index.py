@@ -13,7 +13,7 @@ from chassis.money import Money
 from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.memory_index import MemoryIndex
-from search_svc.adapters.schema import Indices
+from search_svc.adapters.schema import PRODUCTS, Indices
 from search_svc.application.ports import D, DocumentRefused, Documents, Index, IndexMissing, Write
 from search_svc.domain.product import Availability, Product, SkuAvailability, SkuRecord, Variant
 from tests.conftest import free_port
@@ -155,6 +155,17 @@ async def test_nothing_is_read_from_or_written_to_an_index_that_is_not_there(eng
     with pytest.raises(IndexMissing):
         await index.products.write([Write("p", product("p"), None)])
     assert not (await engine.client.indices.get(index="product*", allow_no_indices=True)).body
+
+
+async def test_an_index_that_takes_no_writes_for_now_refuses_no_document(
+    engine: Engine, migrated: ElasticIndex
+) -> None:
+    for block in ("write", "read_only_allow_delete"):
+        await engine.client.indices.put_settings(index=PRODUCTS, settings={f"blocks.{block}": True})
+        with pytest.raises(Unavailable):
+            await migrated.products.write([Write("p", product("p"), None)])
+        await engine.client.indices.put_settings(index=PRODUCTS, settings={f"blocks.{block}": None})
+    await add(migrated.products, product("p"))
 
 
 async def test_an_engine_that_cannot_be_reached_is_unavailable() -> None:
