@@ -73,7 +73,7 @@ def is_outage(status: int) -> bool:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raises Unavailable for what isn't the request's fault, IndexMissing, and Internal for what else the engine refuses."""
+    """Raises Unavailable for what isn't the request's fault, IndexMissing, and Internal for what else is refused."""
     try:
         yield
     except TransportError as error:

@@ -58,7 +58,12 @@ def shelves(draw: st.DrawFn) -> list[Product]:
     return products
 
 
-QUICK = [phase for phase in Phase if phase is not Phase.explain]
+QUICK = settings(
+    phases=[phase for phase in Phase if phase is not Phase.explain],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+    print_blob=True,
+)
 
 some_of = st.lists(st.sampled_from(["red", ".*", "true", "1", "1.5", "none"]), max_size=3, unique=True)
 queries = st.builds(
@@ -255,9 +260,10 @@ async def test_typing_errors_are_forgiven_only_where_nothing_matches(
 @pytest.mark.parametrize(
     "text",
     [
-        "!!!", "?", "*", "mug*", '"', '"mug', "\\", "mug\\", "(", "mug AND", "NOT", "name:mug", "_id:p", "/.*/", "mug~9",
-        "[1 TO 2]", "{", "</em>", "<em>mug</em>", "\x00", "\x1f", "🎈", "日本 mug", "mug " * 64, "日" * 256,
-        "abc " * 64, "a b " * 64, " ".join(f"w{n:03}" for n in range(51)), "m" * 256, "mug-" * 64, "ü" * 256, "' ' '",
+        "!!!", "?", "*", "mug*", '"', '"mug', "\\", "mug\\", "(", "mug AND", "NOT", "name:mug", "_id:p", "/.*/",
+        "mug~9", "[1 TO 2]", "{", "</em>", "<em>mug</em>", "\x00", "\x1f", "🎈", "日本 mug", "mug " * 64,
+        "日" * 256, "abc " * 64, "a b " * 64, " ".join(f"w{n:03}" for n in range(51)),
+        "m" * 256, "mug-" * 64, "ü" * 256, "' ' '",
     ],
 )  # fmt: skip
 async def test_no_text_is_too_strange(engine: Engine, search: ElasticProductSearch, text: str) -> None:
