@@ -14,7 +14,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_status import rpc_status
 from polymart.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
-from polymart.catalog.v1.events_pb2 import ProductDeleted, ProductUpdated
+from polymart.catalog.v1.events_pb2 import ProductCreated, ProductDeleted, ProductUpdated
 from polymart.catalog.v1.product_pb2 import Product as ProductMessage
 from polymart.catalog.v1.product_pb2 import Variant as VariantMessage
 from polymart.inventory.v1 import inventory_service_pb2, inventory_service_pb2_grpc
@@ -80,13 +80,14 @@ class Peers(
         self.products: dict[str, catalog_service_pb2.ProductState] = {}
         self.availability: dict[str, inventory_service_pb2.SkuAvailability] = {}
         self.streams = 0
+        self.breaks = 0  # so many streams of products yet to break off
         self.open = asyncio.Event()
         self.open.set()
 
     def told(self, *payloads: Message) -> None:
         for payload in payloads:
             match payload:
-                case ProductUpdated():
+                case ProductCreated() | ProductUpdated():
                     state = catalog_service_pb2.ProductState(product=payload.product)
                     self.products[payload.product.product_id] = state
                 case ProductDeleted():
@@ -99,7 +100,7 @@ class Peers(
                     )
 
     async def StreamProducts(
-        self, request: catalog_service_pb2.StreamProductsRequest, context: object
+        self, request: catalog_service_pb2.StreamProductsRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[catalog_service_pb2.StreamProductsResponse]:
         assert request.include_deleted
         self.streams += 1
@@ -107,6 +108,9 @@ class Peers(
         for begin in range(0, len(states), 7):
             await self.open.wait()
             yield catalog_service_pb2.StreamProductsResponse(states=states[begin : begin + 7])
+            if self.breaks:
+                self.breaks -= 1
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
 
     async def StreamAvailability(
         self, request: inventory_service_pb2.StreamAvailabilityRequest, context: object
@@ -147,7 +151,7 @@ class Search:
     async def publish_only(self, *payloads: Message) -> list[Envelope]:
         envelopes = []
         for payload in payloads:
-            about = payload.product if isinstance(payload, ProductUpdated) else payload
+            about = payload.product if isinstance(payload, ProductCreated | ProductUpdated) else payload
             key = about.sku if isinstance(about, StockAvailabilityChanged) else about.product_id  # type: ignore[attr-defined]
             envelopes.append(Envelope.new(payload, aggregate_id=key, source="test"))
         await Publisher(self.nats).send(envelopes)
@@ -156,13 +160,21 @@ class Search:
 
     async def handled(self) -> None:
         """Wait until every message is handled, and shown by searches."""
-        await until(self._nothing_waits, 20)
+        await self.handled_but(0)
+
+    async def handled_but(self, failing: int) -> None:
+        """Wait until only so many messages are left, which are tried again later."""
+
+        async def nothing_else() -> bool:
+            return await self._waiting() == failing
+
+        await until(nothing_else, 20)
         await self.engine.client.indices.refresh(index=PRODUCTS)
 
-    async def _nothing_waits(self) -> bool:
+    async def _waiting(self) -> int:
         consumers = TOPOLOGY.consumers_of("search_svc")
         states = [await self.nats.js.consumer_info(c.stream, c.durable) for c in consumers]
-        return all(state.num_pending == 0 and state.num_ack_pending == 0 for state in states)
+        return sum((state.num_pending or 0) + (state.num_ack_pending or 0) for state in states)
 
     async def dead_letters(self) -> int:
         return (await self.nats.js.stream_info(DLQ)).state.messages

@@ -142,13 +142,7 @@ async def emptied(engine: Engine) -> None:
     await engine.client.delete_by_query(index="products,product-parts", query={"match_all": {}}, refresh=True)
 
 
-@settings(
-    max_examples=40,
-    phases=QUICK,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    deadline=None,
-    print_blob=True,
-)
+@settings(QUICK, max_examples=40)
 @given(shelves(), queries)
 async def test_filters_and_facets_are_what_counting_by_hand_gives(
     engine: Engine, search: ElasticProductSearch, products: list[Product], query: Query
@@ -162,13 +156,7 @@ async def test_filters_and_facets_are_what_counting_by_hand_gives(
     assert {facet.name: list(facet.values) for facet in results.facets} == counted(products, query)
 
 
-@settings(
-    max_examples=20,
-    phases=QUICK,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    deadline=None,
-    print_blob=True,
-)
+@settings(QUICK, max_examples=20)
 @given(shelves(), st.sampled_from(Sort), st.sampled_from(["", "mug"]), st.integers(1, 7))
 async def test_pages_hold_every_hit_once_in_order(
     engine: Engine, search: ElasticProductSearch, products: list[Product], sort: Sort, text: str, size: int
