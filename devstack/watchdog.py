@@ -11,7 +11,6 @@ from pathlib import Path
 
 from devstack.home import read_state, stop_recorded, try_lock
 
-
 PATIENCE = 5.0
 
 

@@ -18,8 +18,9 @@ HEAD = """\
 
 Generated from the protos and `chassis/messaging/topology.py` by `make proto`; don't edit.
 
-A message is a protobuf message of the type named, with CloudEvents 1.0 headers (binary mode): `ce-id`, `ce-type`, `ce-source`, `ce-subject`, `ce-time`,
-`ce-dataschema`, and `traceparent`, `Polymart-Correlation-Id`, `Polymart-Causation-Id`. `<id>` is the aggregate's id as one subject token (bytes outside `[A-Za-z0-9_-]` as `=XX`).
+A message is a protobuf message of the type named, with CloudEvents 1.0 headers (binary mode): `ce-id`, `ce-type`,
+`ce-source`, `ce-subject`, `ce-time`, `ce-dataschema`, and `traceparent`, `Polymart-Correlation-Id`,
+`Polymart-Causation-Id`. `<id>` is the aggregate's id as one subject token (bytes outside `[A-Za-z0-9_-]` as `=XX`).
 Every message may come twice, late, and out of order.
 """
 

@@ -58,3 +58,16 @@ def test_an_attribute_of_another_kind_rejects_its_row(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_code_that_was_kept_as_a_number_gets_its_leading_zeros_back(kept: str | int, meant: str) -> None:
     assert gtin(kept) == meant
+
+
+def test_a_damaged_archive_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    whole = write(tmp_path, *(json.dumps({**GOOD, "sku": str(number)}) for number in range(5_000)))
+    whole.write_bytes(whole.read_bytes()[:-200])
+    report = ImportReport()
+    read = [number for number, _ in read_products(whole, report)]
+    assert read == list(range(1, len(read) + 1))
+    (rejection,) = report.rejections
+    assert rejection.row == len(read) + 1
+    assert "can't be read from here on" in rejection.reason
+    whole.write_bytes(b"no archive")
+    assert not list(read_products(whole, report))
