@@ -1,35 +1,20 @@
 """Stock at two locations through whole orders, and the command that explains it."""
 
 import asyncio
-import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from polymart.inventory.v1 import inventory_service_pb2 as inventory
 from polymart.inventory.v1.location_pb2 import Location
 
+from tests.e2e.command import polymart
 from tests.e2e.shop import TIMEOUT, Shop, until
 
 
-async def polymart(home: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of the command, run as a user would."""
-    process = await asyncio.create_subprocess_exec(
-        str(Path(sys.executable).with_name("polymart")), *arguments,
-        env={**os.environ, "POLYMART_HOME": str(home), "COLUMNS": "200"},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    output, errors = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
-
-
 async def data(shop: Shop, *arguments: str) -> Any:
-    code, output, errors = await polymart(shop.stack.info().folder, *arguments, "--json")
-    assert code == 0, errors
-    return json.loads(output)
+    ended = await polymart(shop, *arguments, "--json")
+    assert ended.code == 0, ended.err
+    return ended.json()
 
 
 async def annex(shop: Shop, sku: str, units: int) -> None:
@@ -87,12 +72,10 @@ async def test_an_open_reservation_is_shown_until_its_order_ends(shop: Shop) -> 
         assert held["order_id"] == order.order_id
         assert {a["location_id"]: a["quantity"] for a in held["allocations"]} == {"annex": "1", "main": "2"}
         assert await data(shop, "stock", "reservations", "--sku", sku, "--older-than", "1h") == []
-        home = shop.stack.info().folder
-        _, output, _ = await polymart(home, "stock", "show", sku)
-        assert order.order_id in output
-        assert "1 at annex, 2 at main" in output
-        _, output, _ = await polymart(home, "stock", "reservations")
-        assert order.order_id in output
+        shown = (await polymart(shop, "stock", "show", sku, COLUMNS="200")).out
+        assert order.order_id in shown
+        assert "1 at annex, 2 at main" in shown
+        assert order.order_id in (await polymart(shop, "stock", "reservations", COLUMNS="200")).out
     finally:
         await shop.stack.restart_service("payment_svc")
     await shop.settled(order)
@@ -101,10 +84,13 @@ async def test_an_open_reservation_is_shown_until_its_order_ends(shop: Shop) -> 
 
 
 async def test_what_the_command_cannot_do_is_said_in_one_line(shop: Shop) -> None:
-    home = shop.stack.info().folder
-    assert await polymart(home, "stock", "show", "never-stocked") == (
-        1, "", "polymart: NOT_FOUND (SKU_NOT_STOCKED): SKU never-stocked was never stocked\n",
-    )  # fmt: skip
-    code, _, errors = await polymart(home, "stock", "reservations", "--older-than", "soon")
-    assert (code, errors) == (1, "polymart: soon: write an age as 90s, 30m, 2h or 1d\n")
-    assert "main" in (await polymart(home, "stock", "locations"))[1]
+    ended = await polymart(shop, "stock", "show", "never-stocked")
+    told = "polymart: NOT_FOUND (SKU_NOT_STOCKED): SKU never-stocked was never stocked\n"
+    assert (ended.code, ended.out, ended.err) == (1, "", told)
+    ended = await polymart(shop, "stock", "reservations", "--older-than", "soon")
+    assert (ended.code, ended.err) == (1, "polymart: soon: write an age as 90s, 30m, 2h or 1d\n")
+
+
+async def test_locations_are_listed(shop: Shop) -> None:
+    first, *_ = await data(shop, "stock", "locations")
+    assert (first["location_id"], first["priority"]) == ("main", 0)
