@@ -37,7 +37,7 @@ from chassis.postgres import Postgres, Transaction, migrate
 from inventory_svc.adapters.event_codec import message as published
 from inventory_svc.adapters.postgres_stock import PostgresBook, PostgresWarehouse
 from inventory_svc.application.levels import adjust_stock, set_stock
-from inventory_svc.application.reservations import restock
+from inventory_svc.application.reservations import carry_out, restock
 from inventory_svc.domain.allocation import Line
 from inventory_svc.domain.reservations import Command, Commit, HoldState, Release, Reserve, Restock
 from inventory_svc.domain.stock import NONE, Adjustment, Count
@@ -109,6 +109,7 @@ class FatedPostgres(Postgres):
     """A database whose next transaction meets `fate`."""
 
     fate = LIVES
+    statements = 0  # of the last transaction
 
     @asynccontextmanager
     async def transaction(self, **options: Any) -> AsyncIterator[Transaction]:
@@ -116,6 +117,7 @@ class FatedPostgres(Postgres):
         async with super().transaction(**options) as tx:
             fated = FatedTransaction(tx, fate)
             yield fated
+            self.statements = fated.statements
             if fated.statements < fate.statement:
                 fated.meet_fate()
         if fate.how == "dies after the commit":
@@ -318,3 +320,21 @@ def test_nothing_is_lost_or_done_twice_wherever_it_dies(database: str) -> None:
     # Making a failure smaller takes longer than a test may.
     short = settings(max_examples=15, stateful_step_count=20, deadline=None, phases=[Phase.generate])
     run_state_machine_as_test(machine, settings=short)
+
+
+async def test_a_batch_is_as_many_statements_as_a_single_order(database: str) -> None:
+    await migrate(database, "inventory_svc")
+    db = FatedPostgres(database)
+    await db.open()
+    warehouse = PostgresWarehouse(db, PostgresOutbox(db))
+    await set_stock([Count(f"S{n}", 10**6) for n in range(500)], request_id="", warehouse=warehouse)
+    for size in (1, 300):
+        ids = [f"{size}-{n}" for n in range(size)]
+        wishes = [Reserve(id, tuple(Line(f"S{(n * 7 + k) % 500}", 1) for k in range(20))) for n, id in enumerate(ids)]
+        counted = []
+        for batch in (wishes, [Commit(id) for id in ids], [Release(id) for id in ids]):
+            async with warehouse.transaction() as book:
+                await carry_out(batch, book=book)
+            counted.append(db.statements)
+        assert counted == [7, 8, 9]
+    await db.close()
