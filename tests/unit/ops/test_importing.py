@@ -19,8 +19,9 @@ def write(folder: Path, *lines: str) -> Path:
 
 def test_a_row_becomes_a_product_with_typed_attributes(tmp_path: Path) -> None:
     report = ImportReport()
-    ((number, product),) = read_products(write(tmp_path, json.dumps(GOOD)), report)
-    assert number == 1
+    (request,) = read_products(write(tmp_path, json.dumps(GOOD)), report)
+    product = request.product
+    assert request.row == 1
     assert (product.product_id, product.brand) == ("1", "C2G")
     assert product.variants[0].price.units == 13
     assert product.variants[0].price.nanos == 950_000_000
@@ -34,7 +35,7 @@ def test_a_malformed_line_is_reported_by_its_number_and_the_rest_goes_in(tmp_pat
     lines = [json.dumps(GOOD), "{not json", json.dumps({**GOOD, "price": "dear"}), "[]", "",
              json.dumps({k: v for k, v in GOOD.items() if k != "name"}), json.dumps({**GOOD, "sku": "2"})]  # fmt: skip
     report = ImportReport()
-    read = [number for number, _ in read_products(write(tmp_path, *lines), report)]
+    read = [request.row for request in read_products(write(tmp_path, *lines), report)]
     assert read == [1, 7]
     assert [rejection.row for rejection in report.rejections] == [2, 3, 4, 6]
     assert "name" in report.rejections[3].reason

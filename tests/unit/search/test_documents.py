@@ -15,7 +15,7 @@ from search_svc.adapters.documents import (
     sku_to_document,
 )
 from search_svc.adapters.schema import _MAPPINGS, PARTS, PRODUCTS
-from search_svc.domain.product import Availability, Product, SkuAvailability, SkuRecord, Variant
+from search_svc.domain.product import Availability, Category, Product, SkuAvailability, SkuRecord, Variant
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 availabilities = st.builds(SkuAvailability, st.sampled_from(Availability), st.integers(1, 2**62))
@@ -28,6 +28,7 @@ variants = st.builds(
     name=text,
     eans=st.lists(st.from_regex("[0-9]{8}", fullmatch=True), max_size=2).map(tuple),
     untracked=st.booleans(),
+    options=st.dictionaries(text, text, max_size=2),
 )
 live = st.builds(
     Product,
@@ -37,7 +38,9 @@ live = st.builds(
     name=text,
     description=text,
     brand=text,
-    category_path=st.lists(text, max_size=3).map(tuple),
+    active=st.booleans(),
+    category=st.builds(Category, text, st.lists(text, max_size=3).map(tuple), st.integers(0, 2**62)),
+    tags=st.lists(text, max_size=2).map(tuple),
     attributes=st.dictionaries(text, values, max_size=4),
     variants=st.lists(variants, min_size=1, max_size=3).map(tuple),
     availability=st.dictionaries(text, availabilities, max_size=3),
