@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -61,16 +62,23 @@ def read_products(
     path: Path, report: ImportReport, mapping: TableMapping | None = None
 ) -> Iterator[catalog.ImportProductsRequest]:
     """The file's rows under their line numbers, of JSON lines or, with a mapping, of CSV; gzipped where the name ends
-    so. One that can't be read is rejected in the report. Raises ValueError for a file that isn't one."""
+    so. One that can't be read is rejected in the report, and so is the rest of a damaged archive, as one line.
+
+    Raises OSError for a file that can't be opened, ValueError for a table without the columns of the mapping.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
     with cast(IO[bytes], opener(path, "rb")) as file:
-        for number, row in _table(file, mapping) if mapping else _objects(file):
-            try:
-                if isinstance(row, BadRow):
-                    raise row
-                yield request_of(number, row)
-            except BadRow as bad:
-                report.reject(number, str(bad))
+        try:
+            for number, row in _table(file, mapping) if mapping else _objects(file):
+                try:
+                    if isinstance(row, BadRow):
+                        raise row
+                    yield request_of(number, row)
+                except BadRow as bad:
+                    report.reject(number, str(bad))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            report.reject(number + 1, f"the file can't be read from here on: {error}")
 
 
 def _table(file: IO[bytes], mapping: TableMapping) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
@@ -112,13 +120,20 @@ async def import_products(
     report: ImportReport,
     on_answer: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Sends the rows and counts the answers in `report`; `on_answer` hears how many came at once."""
+    """Sends the rows and counts the answers in `report`; `on_answer` hears how many came at once.
+
+    Raises what `rows` raises, once what came before is answered.
+    """
+    broken: list[Exception] = []
 
     async def requests() -> AsyncIterator[catalog.ImportProductsRequest]:
-        for row in rows:
-            yield row
-            # Reading a file never waits; answers are to be read meanwhile.
-            await asyncio.sleep(0)
+        try:
+            for row in rows:
+                yield row
+                # Reading a file never waits; answers are to be read meanwhile.
+                await asyncio.sleep(0)
+        except Exception as error:  # in here it would only cancel the call
+            broken.append(error)
 
     async for response in catalog_service.ImportProducts(requests(), timeout=TIMEOUT, metadata=ACTOR):
         for result in response.results:
@@ -129,3 +144,5 @@ async def import_products(
                 name = catalog.ImportOutcome.Name(result.outcome)
                 report.outcomes[name.removeprefix("IMPORT_OUTCOME_")] += 1
         on_answer(len(response.results))
+    if broken:
+        raise broken[0]

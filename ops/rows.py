@@ -32,7 +32,6 @@ from chassis.money import Money
 # A row travels in one message, and the service takes up to 4 MiB.
 MAX_BYTES = 3_000_000
 
-_EAN_LENGTHS = (8, 12, 13, 14)
 _OFFER = ("sku", "price", "currency", "list_price", "ean", "untracked", "options")
 _FIELDS = {
     *_OFFER, "product_id", "name", "description", "brand", "product_type_id", "status", "category_path", "category_id",
@@ -139,8 +138,11 @@ class _Fields:
 
     def eans(self) -> list[str]:
         value = self._row.get("ean")
-        given = [value] if isinstance(value, str) else self.texts("ean")
-        return [padded(ean) for ean in given]
+        codes = value if isinstance(value, list) else [] if value is None else [value]
+        return [
+            gtin(code if type(code) is int else self._text(code, f"ean[{position}]" if codes is value else "ean"))
+            for position, code in enumerate(codes)
+        ]
 
     def status(self) -> "ProductStatus.ValueType":
         text = self.text("status")
@@ -233,11 +235,12 @@ def _variant(fields: _Fields, name: str, pictures: Sequence[str]) -> Variant:
     )
 
 
-def padded(ean: str) -> str:
-    """With as many zeros in front as the next length of a GTIN has: spreadsheets and number columns drop them."""
-    if not (ean.isascii() and ean.isdigit()):
-        return ean
-    return next((ean.zfill(length) for length in _EAN_LENGTHS if len(ean) <= length), ean)
+def gtin(code: str | int) -> str:
+    """The code with the leading zeros that it loses wherever it is kept as a number: they fill it up to the next
+    length that a GTIN may have, 8, 12, 13 or 14 digits (GS1 General Specifications, 3.3)."""
+    text = str(code)
+    length = next((length for length in (8, 12, 13, 14) if len(text) <= length), len(text))
+    return text.rjust(length, "0") if text.isdecimal() else text
 
 
 def _shown(name: object) -> str:

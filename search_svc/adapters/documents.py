@@ -56,7 +56,8 @@ def product_to_document(product: Product) -> dict[str, Any]:
         "tags": list(product.tags),
         "attributes": [_attribute_to_document(name, v) for name, v in sorted(product.attributes.items())],
         "variants": [_variant_to_document(variant) for variant in product.variants],
-        "availability": {sku: [a.level.value, a.version] for sku, a in sorted(product.availability.items())},
+        # No SKU as a key: engines take a dot in it for a path.
+        "availability": [[sku, a.level.value, a.version] for sku, a in sorted(product.availability.items())],
     }
     return document | {
         "name": product.name,
@@ -90,7 +91,7 @@ def product_from_document(source: Mapping[str, Any]) -> Product:
         attributes={entry["name"]: _attribute_value(entry) for entry in rest["attributes"]},
         variants=tuple(_variant_from_document(entry) for entry in rest["variants"]),
         availability={
-            sku: SkuAvailability(Availability(level), version) for sku, (level, version) in rest["availability"].items()
+            sku: SkuAvailability(Availability(level), version) for sku, level, version in rest["availability"]
         },
     )
 
@@ -158,7 +159,7 @@ def _variant_to_document(variant: Variant) -> dict[str, Any]:
         "nanos": str(variant.price.nanos),
         "eans": list(variant.eans),
         "untracked": variant.untracked,
-        "options": dict(variant.options),
+        "options": [[name, value] for name, value in sorted(variant.options.items())],
     }
 
 
@@ -169,5 +170,5 @@ def _variant_from_document(entry: Mapping[str, Any]) -> Variant:
         name=entry["name"],
         eans=tuple(entry["eans"]),
         untracked=entry["untracked"],
-        options=entry["options"],
+        options=dict(entry["options"]),
     )

@@ -13,7 +13,7 @@ from search_svc.adapters.documents import (
     sku_from_document,
     sku_to_document,
 )
-from search_svc.adapters.engine import Engine, translated
+from search_svc.adapters.engine import Engine, is_outage, translated
 from search_svc.adapters.schema import CATEGORIES, PARTS, PRODUCTS
 from search_svc.application.ports import D, DocumentRefused, Documents, IndexMissing, Stored, Write
 from search_svc.domain.product import Category, Product, SkuRecord
@@ -139,7 +139,7 @@ def _bodies(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 def _refusal(result: Mapping[str, Any]) -> str:
     """What is wrong with the document; raises Unavailable or IndexMissing where nothing is."""
-    if result["status"] == 429 or result["status"] >= 500:
+    if is_outage(result["status"]):
         raise Unavailable(f"the search engine answers {result['status']} to a write")
     error = result["error"]
     if error["type"] == "index_not_found_exception":
