@@ -42,7 +42,7 @@ SOURCE = "catalog_svc"
 EventMessage = events_pb2.ProductCreated | events_pb2.ProductUpdated | events_pb2.ProductDeleted
 
 # Stands for a price that can't be read, which is a violation of its own.
-_NO_PRICE = Money("XXX", 0)
+_NO_PRICE = Money("", 0)
 
 STATUSES = {
     Status.DRAFT: product_pb2.PRODUCT_STATUS_DRAFT,
@@ -225,8 +225,7 @@ def _variant(message: product_pb2.Variant, path: str, faults: list[Violation]) -
         name=message.name,
         untracked=message.untracked,
         options=dict(message.options),
-        # Beside a price that can't be read nothing can be said of it.
-        list_price=listed if price else None,
+        list_price=listed,
         media=_links(message.media),
     )
 

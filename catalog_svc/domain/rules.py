@@ -133,7 +133,8 @@ def _variant(variant: Variant, path: str) -> Iterator[Violation]:
 
 
 def _list_price(variant: Variant, path: str) -> Iterator[Violation]:
-    if variant.list_price is None:
+    # A price that couldn't be read has no currency, and nothing can be said beside it.
+    if variant.list_price is None or not variant.price.currency:
         return
     if variant.list_price.currency != variant.price.currency:
         yield Violation(path, f"must be in {variant.price.currency}, as the price")

@@ -155,4 +155,4 @@ def _masked(mask: FieldMask, given: Message, allowed: tuple[str, ...], validator
         return masked_paths(mask, given, allowed)
     except InvalidArgument as error:
         collect(validator, error.violations)
-        return []
+        return [field for field in allowed if field in mask.paths]

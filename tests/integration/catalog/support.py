@@ -50,7 +50,7 @@ class Catalog:
 
 async def events(nats: Nats) -> list[Envelope]:
     state = (await nats.js.stream_info(STREAM)).state
-    messages = [await nats.js.get_msg(STREAM, seq) for seq in range(1, state.last_seq + 1)]
+    messages = [await nats.js.get_msg(STREAM, seq) for seq in range(state.first_seq or 1, state.last_seq + 1)]
     return [Envelope.decode(m.subject or "", m.headers, m.data or b"") for m in messages]
 
 
