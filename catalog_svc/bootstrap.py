@@ -48,7 +48,7 @@ def build(config: CatalogConfig) -> Service:
             Servicer(add_TaxonomyServiceServicer_to_server, ordering, "polymart.catalog.v1.TaxonomyService"),
         ],
         workers=[
-            Relay(JoinedOutbox(products.outbox, taxonomy.outbox), Publisher(nats), metrics, NAME),
+            Relay(JoinedOutbox(taxonomy.outbox, products.outbox), Publisher(nats), metrics, NAME),
             PathTeller(taxonomy),
         ],
     )
