@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic
 
-from chassis.errors import Unavailable
+from chassis.errors import Internal, Unavailable
 from search_svc.adapters.documents import (
     category_from_document,
     category_to_document,
@@ -56,12 +56,16 @@ class ElasticDocuments(Generic[D]):
         conflicts: set[str] = set()
         refused: list[str] = []
         for body in _bodies(self._lines(writes)):
-            with translated():
-                answer = await self._engine.client.bulk(
-                    index=self._alias,
-                    operations=body,  # type: ignore[arg-type]  # lines that are JSON already
-                    require_alias=True,
-                )
+            try:
+                with translated():
+                    answer = await self._engine.client.bulk(
+                        index=self._alias,
+                        operations=body,  # type: ignore[arg-type]  # lines that are JSON already
+                        require_alias=True,
+                    )
+            except Internal as error:
+                # An id that is too long spoils the whole request.
+                raise DocumentRefused(str(error)) from error
             if not answer["errors"]:
                 continue
             for item in answer["items"]:

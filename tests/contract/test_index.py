@@ -119,7 +119,7 @@ async def test_of_many_rivals_one_wins_and_the_others_are_told(index: Index) -> 
 
 
 async def test_many_and_large_documents_in_one_write(index: Index) -> None:
-    many = [replace(product(f"p{n:04}"), description="long " * 2_000) for n in range(1_500)]
+    many = [replace(product(f"p{n:04}"), description="long " * 1_000) for n in range(1_200)]
     await add(index.products, *many)
     found = await index.products.read([p.product_id for p in many])
     assert [found[p.product_id].document for p in many] == many

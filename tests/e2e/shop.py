@@ -76,17 +76,21 @@ class Shop:
                 )
             ),
             timeout=TIMEOUT,
+            wait_for_ready=True,
         )
         if stock is not None:
             counts = [inventory.StockCount(sku=sku, on_hand=stock) for sku in skus]
-            await self.clients.inventory.SetStock(inventory.SetStockRequest(counts=counts), timeout=TIMEOUT)
+            await self.clients.inventory.SetStock(
+                inventory.SetStockRequest(counts=counts), timeout=TIMEOUT, wait_for_ready=True
+            )
         return skus
 
     async def customer(self) -> str:
         """A new customer's id."""
         name = f"c-{secrets.token_hex(5)}"
         customer = Customer(customer_id=name, display_name=name, email=f"{name}@shop.example")
-        await self.clients.customers.CreateCustomer(CreateCustomerRequest(customer=customer), timeout=TIMEOUT)
+        request = CreateCustomerRequest(customer=customer)
+        await self.clients.customers.CreateCustomer(request, timeout=TIMEOUT, wait_for_ready=True)
         return name
 
     async def place(
@@ -122,7 +126,9 @@ class Shop:
         return reason_name(await self.settled(order))
 
     async def stock(self, sku: str) -> StockLevel:
-        return await self.clients.inventory.GetStock(inventory.GetStockRequest(sku=sku), timeout=TIMEOUT)
+        return await self.clients.inventory.GetStock(
+            inventory.GetStockRequest(sku=sku), timeout=TIMEOUT, wait_for_ready=True
+        )
 
     async def load(self, skus: Sequence[str], orders: int, *, in_flight: int = 8, customer: str = "") -> list[Order]:
         """Place so many orders of two lines each, a tenth of them with a card that is declined."""

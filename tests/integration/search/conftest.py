@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from chassis.messaging.nats import Nats
+from devstack.engine import Engine as Server
 from devstack.search import SearchServer
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.schema import Indices
-from tests.conftest import Engine as Server
 from tests.conftest import started
 from tests.integration.search.support import Peers, Search, peers_serving, search_service
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -147,7 +147,7 @@ class Peers(
 
 @asynccontextmanager
 async def peers_serving() -> AsyncIterator[Peers]:
-    peers, server = Peers(), grpc.aio.server()
+    peers, server = Peers(), grpc.aio.server()  # type: ignore[abstract]
     catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(peers, server)
     taxonomy_service_pb2_grpc.add_TaxonomyServiceServicer_to_server(peers, server)
     inventory_service_pb2_grpc.add_InventoryServiceServicer_to_server(peers, server)
@@ -213,7 +213,7 @@ class Search:
         return await self.stub.GetIndexStatus(pb.GetIndexStatusRequest(), timeout=LIMIT)
 
     async def serving(self) -> bool:
-        answer = await HealthStub(self.channel).Check(HealthCheckRequest(), timeout=5)  # type: ignore[misc]
+        answer = await HealthStub(self.channel).Check(HealthCheckRequest(), timeout=5)  # type: ignore[no-untyped-call]
         return bool(answer.status == HealthCheckResponse.SERVING)
 
     async def not_serving(self) -> bool:
@@ -257,8 +257,7 @@ async def search_service(url: str, nats: Nats, peers: Peers) -> Search:
     channel = grpc.aio.insecure_channel(service.address)
     engine = Engine(url)
     await engine.open()
-    stub = cast("SearchServiceAsyncStub", SearchServiceStub(channel))  # type: ignore[no-untyped-call]
-    return Search(service, channel, stub, engine, nats, peers)
+    return Search(service, channel, SearchServiceStub(channel), engine, nats, peers)
 
 
 async def filled(engine: Engine, products: Sequence[Product]) -> None:
@@ -272,7 +271,7 @@ async def refusal(call: Awaitable[object]) -> tuple[str, set[str]]:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await call
     fields: set[str] = set()
-    if status := rpc_status.from_call(failure.value):  # type: ignore[arg-type]
+    if status := rpc_status.from_call(failure.value):  # type: ignore[no-untyped-call]
         for detail in status.details:
             bad = BadRequest()
             if detail.Unpack(bad):

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from polymart.inventory.v1.stock_pb2 import AVAILABILITY_LOW
 
+from devstack.engine import Engine as Server
 from search_svc.adapters.schema import PRODUCTS
-from tests.conftest import Engine as Server
 from tests.conftest import until
 from tests.integration.search.support import Peers, Search, deleted, product, refusal, stocked, updated
 
@@ -75,7 +75,7 @@ async def test_an_index_lost_while_serving_is_filled_again_from_its_owners(
     for replica in replicas:
         await until(replica.not_serving)
         assert await refusal(replica.find("mug")) == ("UNAVAILABLE", set())
-        assert await refusal(replica.status()) == ("UNAVAILABLE", set())  # type: ignore[func-returns-value]
+        assert await refusal(replica.status()) == ("UNAVAILABLE", set())
     # Its owners know it, and so do messages that nobody could handle.
     peers.open.clear()
     late = product("late", "Mug", "s.late")

@@ -38,9 +38,9 @@ class Owners:
         self._products = products
 
     async def products(self) -> AsyncIterator[Sequence[Product]]:
-        for product in self._products:
+        for begin in range(0, len(self._products), 3):
             await asyncio.sleep(0)
-            yield [product]
+            yield self._products[begin : begin + 3]
 
     async def categories(self) -> AsyncIterator[Sequence[Category]]:
         yield [Category("c", ("Cups",), 1)]
@@ -154,7 +154,8 @@ async def test_rebuilds_at_once_and_one_after_the_other_fill_it_once(engine: Eng
 
 
 async def test_a_rebuild_leaves_out_what_the_engine_refuses(engine: Engine) -> None:
-    owners = Owners(item("p"), item("bad", version=2**63), item("q"))
+    # A version that is no 64-bit number, and ids that have more than 512 bytes.
+    owners = Owners(item("p"), item("bad", version=2**63), item("q"), item("x" * 600))
     assert await rebuild(holder="a", lease=Indices(engine), index=ElasticIndex(engine), sources=owners)
     found = await ElasticIndex(engine).products.read(["p", "bad", "q"])
     assert found.keys() == {"p", "q"}
