@@ -1,0 +1,277 @@
+"""What in rendered manifests doesn't fit what the services declare: settings, ports, health, databases, streams."""
+
+import functools
+import importlib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
+
+from chassis.config import PREFIX, ConfigError, ServiceConfig, load, split_address
+from chassis.rpc.server import LIVENESS, READINESS
+from chassis.service import STOP_MARGIN
+from devstack.services import SERVICES, Needs
+from tests.k8s.manifests import Environment, Manifests, Workload
+from tests.k8s.tools import ROOT
+
+TOPOLOGY_JOB = ["chassis.messaging", "migrate", "--wait"]
+# What a pod must be told although it has a default, which is good on one machine alone.
+IN_A_CLUSTER = {"grpc_address", "metrics_address", "nats_url"}
+PROBES = {"startupProbe": {LIVENESS}, "livenessProbe": {LIVENESS}, "readinessProbe": {READINESS}}
+OWN_STORES = {"mongodb": "MONGODB_URL", "elasticsearch": "ELASTICSEARCH_URL", "smtp": "SMTP_ADDRESS"}
+
+
+def faults(manifests: Manifests) -> list[str]:
+    """A sentence for everything that doesn't fit; empty when all is well."""
+    return [
+        *_workloads(manifests),
+        *(f for w in manifests.own for f in _own(manifests, w)),
+        *_references(manifests),
+        *_stores(manifests),
+        *_release(manifests),
+        *(f for w in manifests.workloads for f in _ports(manifests, w)),
+    ]
+
+
+def config_type(module: str) -> type[ServiceConfig]:
+    """The settings of what `python -m module` runs."""
+    if module not in SERVICES:
+        return ServiceConfig
+    config = importlib.import_module(f"{module}.config")
+    (found,) = (
+        c
+        for c in vars(config).values()
+        if isinstance(c, type) and issubclass(c, ServiceConfig) and c.__module__ == config.__name__
+    )
+    return found
+
+
+@functools.cache
+def servicers(module: str, settings: tuple[tuple[str, str], ...]) -> set[str]:
+    """The names that the service's health answers to beside those of every service."""
+    service = importlib.import_module(f"{module}.bootstrap").build(load(config_type(module), dict(settings)))
+    return {servicer.name for servicer in service.servicers}
+
+
+def deployment_name(module: str) -> str:
+    return module.replace("_", "-")
+
+
+def _workloads(manifests: Manifests) -> Iterator[str]:
+    """Each service has one Deployment and one migration, the broker one topology; nobody else runs the image."""
+    expected = {
+        ("Job", tuple(TOPOLOGY_JOB)): "topology",
+        **{("Deployment", (module,)): deployment_name(module) for module in SERVICES},
+        **{("Job", (module, "migrate", "--wait")): f"{deployment_name(module)}-migrate" for module in SERVICES},
+    }
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    for workload in manifests.own:
+        key = (workload.kind, tuple(workload.args))
+        if key not in expected:
+            yield f"{workload.title} runs {' '.join(workload.args)}, which is nothing that is known"
+        elif key in seen:
+            yield f"{workload.title} runs {' '.join(workload.args)} a second time"
+        elif not workload.name.startswith(expected[key]):
+            yield f"{workload.title} runs {' '.join(workload.args)}, and should be named {expected[key]}"
+        seen.add(key)
+    for kind, args in expected.keys() - seen:
+        yield f"no {kind} runs {' '.join(args)}"
+    told = {(w.kind, w.args[0]): w for w in manifests.own}
+    for module in SERVICES:
+        service, job = told.get(("Deployment", module)), told.get(("Job", module))
+        if service and job and service.container.get("envFrom") != job.container.get("envFrom"):
+            yield f"{service.title} and {job.title} are told different things"
+
+
+def _own(manifests: Manifests, workload: Workload) -> Iterator[str]:
+    environment = manifests.environment(workload)
+    for fault in _settings(workload, environment):
+        yield f"{workload.title}: {fault}"
+    if workload.kind == "Deployment":
+        for fault in (
+            *_health(workload, environment),
+            *_listening(workload, environment),
+            *_drain(workload, environment),
+        ):
+            yield f"{workload.title}: {fault}"
+
+
+def _settings(workload: Workload, environment: Environment) -> Iterator[str]:
+    yield from environment.faults
+    declared = config_type(workload.args[0])
+    known = {f"{PREFIX}{name.upper()}" for name in declared.model_fields}
+    yield from (f"{name} is no setting of {workload.args[0]}" for name in environment.values.keys() - known)
+    must = IN_A_CLUSTER if workload.kind == "Deployment" else {"nats_url"}
+    for variable in sorted(f"{PREFIX}{name.upper()}" for name in must):
+        if not environment.values.get(variable):
+            yield f"{variable} is missing"
+    try:
+        load(declared, environment.values)
+    except ConfigError as error:
+        yield from error.problems
+
+
+def _health(workload: Workload, environment: Environment) -> Iterator[str]:
+    names = {LIVENESS, READINESS}
+    try:
+        names |= servicers(workload.args[0], tuple(sorted(environment.values.items())))
+    except (ConfigError, ImportError):
+        pass  # named by others
+    for probe, right in PROBES.items():
+        grpc = workload.container.get(probe, {}).get("grpc")
+        if grpc is None:
+            yield f"{probe} is missing"
+            continue
+        if grpc["port"] != workload.ports.get("grpc"):
+            yield f"{probe} asks port {grpc['port']}, gRPC is on {workload.ports.get('grpc')}"
+        name = grpc.get("service", "")
+        if name not in names:
+            yield f"{probe} asks for {name!r}, a name that health doesn't know"
+        elif name not in (right if LIVENESS in right else names - {LIVENESS}):
+            yield f"{probe} asks for {name!r}, which tells something else"
+
+
+def _listening(workload: Workload, environment: Environment) -> Iterator[str]:
+    told = {"grpc": "GRPC_ADDRESS", "metrics": "METRICS_ADDRESS"}
+    for name in workload.ports.keys() - told.keys():
+        yield f"port {name} is nothing that a service listens on"
+    for name, variable in told.items():
+        try:
+            host, port = split_address(environment.values[f"{PREFIX}{variable}"])
+        except (KeyError, ValueError):
+            continue  # named by others
+        if host != "0.0.0.0":
+            yield f"{PREFIX}{variable} doesn't listen on the pod's address"
+        if workload.ports.get(name) != port:
+            yield f"port {name} is {workload.ports.get(name)}, {PREFIX}{variable} says {port}"
+
+
+def _drain(workload: Workload, environment: Environment) -> Iterator[str]:
+    """Endpoints are forgotten first, then the service drains, and nobody kills it meanwhile."""
+    pause = workload.container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    if not pause:
+        yield "preStop is missing"
+    try:
+        drain = float(environment.values.get(f"{PREFIX}DRAIN_SECONDS", ServiceConfig().drain_seconds))
+    except ValueError:
+        return  # named by others
+    grace = workload.pod.get("terminationGracePeriodSeconds", 30)
+    if grace < pause + drain + STOP_MARGIN:
+        yield f"terminationGracePeriodSeconds is {grace}, a stop may take {pause + drain + STOP_MARGIN:g}"
+
+
+def _ports(manifests: Manifests, workload: Workload) -> Iterator[str]:
+    """Services are headless: a client dials the very port that it was told, so that it must be the container's."""
+    numbers = list(workload.ports.values())
+    yield from (f"{workload.title}: port {n} is declared twice" for n in {n for n in numbers if numbers.count(n) > 1})
+    services = manifests.services_of(workload)
+    if workload.kind == "Job":
+        yield from (f"{workload.title}: its pods are endpoints of Service {s['metadata']['name']}" for s in services)
+        return
+    if [s["metadata"]["name"] for s in services] != [workload.name]:
+        yield f"{workload.title} needs a Service of its name, and that alone"
+    for port in (port for service in services for port in service["spec"]["ports"]):
+        target = workload.ports.get(port["targetPort"])
+        if target != port["port"]:
+            yield f"Service {workload.name}: port {port['port']} goes to {port['targetPort']}, which is {target}"
+    if unnamed := workload.ports.keys() - {p["targetPort"] for s in services for p in s["spec"]["ports"]} - {"monitor"}:
+        yield f"Service {workload.name}: lacks {', '.join(sorted(unnamed))}"
+    for probe in PROBES:
+        for way in ("httpGet", "tcpSocket"):
+            port = workload.container.get(probe, {}).get(way, {}).get("port")
+            if port is not None and port not in workload.ports:
+                yield f"{workload.title}: {probe} asks port {port}, which it doesn't have"
+    if missing := PROBES.keys() - workload.container.keys():
+        yield f"{workload.title}: {', '.join(sorted(missing))} is missing"
+
+
+def _references(manifests: Manifests) -> Iterator[str]:
+    """Whatever host a setting names is a Service, and serves that port; everything there is, is used."""
+    open_ports = {(s["metadata"]["name"], p["port"]) for s in manifests.of_kind("Service") for p in s["spec"]["ports"]}
+    for workload in manifests.own:
+        for variable, value in manifests.environment(workload).values.items():
+            found = re.fullmatch(r"(?:\w+://)?(?:[^@/]*@)?(?P<host>[\w.-]+):(?P<port>\d+)(?:/\w*)?", value)
+            if found and found["host"] != "0.0.0.0" and (found["host"], int(found["port"])) not in open_ports:
+                yield f"{workload.title}: {variable} names {found['host']}:{found['port']}, which no Service serves"
+    used = set(_used(manifests))
+    for document in manifests.of_kind("ConfigMap", "Secret"):
+        key = (document["kind"], document["metadata"]["name"])
+        if key not in used:
+            yield f"{key[0]} {key[1]} is used by nobody"
+
+
+def _used(manifests: Manifests) -> Iterator[tuple[str, str]]:
+    for workload in manifests.workloads:
+        for source in workload.container.get("envFrom", []):
+            yield from (("ConfigMap", r["name"]) for r in [source.get("configMapRef")] if r)
+            yield from (("Secret", r["name"]) for r in [source.get("secretRef")] if r)
+        for variable in workload.container.get("env", []):
+            if "valueFrom" in variable:
+                yield "Secret", variable["valueFrom"]["secretKeyRef"]["name"]
+        yield from (("ConfigMap", v["configMap"]["name"]) for v in workload.pod.get("volumes", []) if "configMap" in v)
+
+
+def _stores(manifests: Manifests) -> Iterator[str]:
+    """Each has its own database, role and password, which the engine makes; all have the same broker."""
+    made = {
+        url
+        for w in manifests.workloads
+        for name, url in manifests.environment(w).values.items()
+        if name.startswith("DATABASE_")
+    }
+    owned: dict[str, str] = {}
+    brokers: dict[str, str] = {}
+    for workload in manifests.own:
+        values = manifests.environment(workload).values
+        brokers.setdefault(values.get(f"{PREFIX}NATS_URL", ""), workload.title)
+        if workload.kind == "Deployment" and workload.args[0] in SERVICES:
+            for variable, url in _databases(SERVICES[workload.args[0]], values, workload.args[0]):
+                yield from (f"{workload.title}: {fault}" for fault in _database(variable, url, made, owned))
+            yield from (f"{workload.title}: {fault}" for fault in _peers(SERVICES[workload.args[0]], values))
+    if len(brokers) > 1:
+        yield f"streams are made by one broker, and asked of another by {', '.join(list(brokers.values())[1:])}"
+    yield from (f"an engine makes {_without_password(url)}, which nobody uses" for url in made - owned.keys())
+
+
+def _databases(needs: Needs, values: Mapping[str, str], module: str) -> Iterator[tuple[str, str]]:
+    """(variable and the owner's name, URL)."""
+    for variable, owner in needs.databases.items():
+        yield f"{PREFIX}{variable} {owner}", values.get(f"{PREFIX}{variable}", "")
+    if "mongodb" in needs.engines:
+        yield f"{PREFIX}MONGODB_URL {module.removesuffix('_svc')}", values.get(f"{PREFIX}MONGODB_URL", "")
+
+
+def _database(variable: str, url: str, made: set[str], owned: dict[str, str]) -> Iterator[str]:
+    name, owner = variable.split()
+    parts = urlsplit(url)
+    if {parts.username, parts.path.strip("/")} != {f"polymart_{owner}"}:
+        yield f"{name}: role and database should be polymart_{owner}"
+    if url not in made:
+        yield f"{name}: no engine makes {_without_password(url)}"
+    if parts.password in owned.values():
+        yield f"{name}: its password is another's too"
+    owned[url] = str(parts.password)
+
+
+def _peers(needs: Needs, values: Mapping[str, str]) -> Iterator[str]:
+    for peer in needs.peers:
+        variable = f"{PREFIX}{peer.removesuffix('_svc').upper()}_ADDRESS"
+        if not values.get(variable, "").startswith(f"{deployment_name(peer)}:"):
+            yield f"{variable} should be {deployment_name(peer)}'s"
+    for engine in needs.engines:
+        if not values.get(f"{PREFIX}{OWN_STORES[engine]}"):
+            yield f"{PREFIX}{OWN_STORES[engine]} is missing"
+
+
+def _release(manifests: Manifests) -> Iterator[str]:
+    """Jobs are named by the image that they run, which is this release's."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for workload in manifests.own:
+        if workload.image[1] != version:
+            yield f"{workload.title} runs image {workload.image[1]}, the release is {version}"
+        if workload.kind == "Job" and not workload.name.endswith(f"-v{version.replace('.', '-')}"):
+            yield f"{workload.title} isn't named by its release, {version}"
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r":[^:@/]*@", "@", url)

@@ -1,0 +1,51 @@
+"""Programs that the tests of the manifests need and Python's registry doesn't have. None of them is required."""
+
+import functools
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+OVERLAY = ROOT / "k8s" / "overlays" / "dev"
+# A control plane without containers, where the checkout has it beside itself.
+CONTROL_PLANE = ROOT.parent / "shared" / "tools" / "k8s"
+
+# JSON as YAML has it: a manifest.
+Document = dict[str, Any]
+
+
+@functools.cache
+def kubectl() -> str:
+    """The program's path; skips the test where there is none."""
+    beside = [CONTROL_PLANE / "bin", Path.home() / ".cache" / "k8s-up" / "bin"]
+    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, beside)])
+    if found := shutil.which("kubectl", path=path):
+        return found
+    archive = CONTROL_PLANE / "binaries.tar.xz"
+    if not archive.exists():
+        pytest.skip(f"no kubectl on PATH nor in {CONTROL_PLANE}")
+    folder = tempfile.mkdtemp(prefix="kubectl-")
+    with tarfile.open(archive) as binaries:
+        member = next(m for m in binaries if Path(m.name).name == "kubectl")
+        binaries.extract(member, folder, filter="data")
+    return str(Path(folder) / member.name)
+
+
+@functools.cache
+def rendered(folder: Path = OVERLAY) -> str:
+    """What `kubectl apply -k` would send."""
+    result = subprocess.run([kubectl(), "kustomize", folder], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def documents() -> list[Document]:
+    """The overlay's manifests, anew each time: they may be altered."""
+    return [document for document in yaml.safe_load_all(rendered()) if document]
