@@ -6,13 +6,12 @@ FROM python:3.11-slim-bookworm@${PYTHON_DIGEST} AS build
 WORKDIR /build
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 COPY pyproject.toml requirements.lock ./
-# uv and the build backend by the lock file's hashes; then what a service needs at run time, and nothing else of it.
+# uv and the build backend, then what a service needs at run time: all by the lock file's versions and hashes.
 RUN --mount=type=cache,target=/root/.cache \
     python -m venv /tools \
     && awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock > /tools/uv.txt \
     && /tools/bin/pip install --disable-pip-version-check --require-hashes -r /tools/uv.txt \
-    && /tools/bin/uv pip install --python /tools/bin/python \
-        --require-hashes --only-binary :all: --constraint requirements.lock hatchling \
+    && /tools/bin/uv pip install --python /tools/bin/python --only-binary :all: --constraint requirements.lock hatchling \
     && python -m venv --without-pip /opt/polymart \
     && /tools/bin/uv pip install --python /opt/polymart/bin/python \
         --require-hashes --only-binary :all: --constraint requirements.lock -r pyproject.toml
