@@ -20,6 +20,7 @@ from devstack.mongodb import MongoDB
 from devstack.postgres import Postgres
 from devstack.search import SearchServer
 from devstack.smtp import SmtpSink
+from tests.k8s.drift import MADE
 from tests.k8s.image import Image
 from tests.k8s.manifests import Manifests, Workload
 from tests.k8s.pods import Network, Pod
@@ -78,7 +79,7 @@ class Cluster:
         url = urlsplit(postgres.url)
         told = self.manifests.environment(self.workload("postgres")).values
         environ = {
-            **{name: value for name, value in told.items() if name.startswith("DATABASE_")},
+            **{name: value for name, value in told.items() if name.startswith(MADE)},
             "POSTGRES_USER": str(url.username),
             "PGHOST": str(url.hostname),
             "PGPORT": str(url.port),
@@ -113,10 +114,10 @@ def mongodb_users(manifests: Manifests) -> list[tuple[str, dict[str, Any]]]:
     mongodb = next(w for w in manifests.workloads if w.name == "mongodb")
     told = manifests.environment(mongodb).values
     made = []
-    for url in (urlsplit(value) for name, value in told.items() if name.startswith("DATABASE_")):
-        database = url.path.strip("/")
-        roles = [{"role": "readWrite", "db": database}]
-        made.append((database, {"user": url.username, "pwd": url.password, "roles": roles}))
+    for owner, password in (
+        (f"polymart_{n.removeprefix(MADE).lower()}", p) for n, p in told.items() if n.startswith(MADE)
+    ):
+        made.append((owner, {"user": owner, "pwd": password, "roles": [{"role": "readWrite", "db": owner}]}))
     return made
 
 

@@ -1,5 +1,6 @@
 """What in rendered manifests doesn't fit what the services declare: settings, ports, health, databases, streams."""
 
+import contextlib
 import functools
 import importlib
 import re
@@ -18,6 +19,8 @@ TOPOLOGY_JOB = ["chassis.messaging", "migrate", "--wait"]
 # What a pod must be told although it has a default, which is good on one machine alone.
 IN_A_CLUSTER = {"grpc_address", "metrics_address", "nats_url"}
 PROBES = {"startupProbe": {LIVENESS}, "livenessProbe": {LIVENESS}, "readinessProbe": {READINESS}}
+# How an engine is told of the roles that it makes.
+MADE = "PASSWORD_"
 OWN_STORES = {"mongodb": "MONGODB_URL", "elasticsearch": "ELASTICSEARCH_URL", "smtp": "SMTP_ADDRESS"}
 
 
@@ -38,11 +41,8 @@ def config_type(module: str) -> type[ServiceConfig]:
     if module not in SERVICES:
         return ServiceConfig
     config = importlib.import_module(f"{module}.config")
-    (found,) = (
-        c
-        for c in vars(config).values()
-        if isinstance(c, type) and issubclass(c, ServiceConfig) and c.__module__ == config.__name__
-    )
+    own = (c for c in vars(config).values() if isinstance(c, type) and c.__module__ == config.__name__)
+    (found,) = (c for c in own if issubclass(c, ServiceConfig))
     return found
 
 
@@ -85,22 +85,17 @@ def _workloads(manifests: Manifests) -> Iterator[str]:
 
 def _own(manifests: Manifests, workload: Workload) -> Iterator[str]:
     environment = manifests.environment(workload)
-    for fault in _settings(workload, environment):
-        yield f"{workload.title}: {fault}"
+    yield from (f"{workload.title}: {fault}" for fault in _settings(workload, environment))
     if workload.kind == "Deployment":
-        for fault in (
-            *_health(workload, environment),
-            *_listening(workload, environment),
-            *_drain(workload, environment),
-        ):
-            yield f"{workload.title}: {fault}"
+        for check in (_health, _listening, _drain):
+            yield from (f"{workload.title}: {fault}" for fault in check(workload, environment))
 
 
 def _settings(workload: Workload, environment: Environment) -> Iterator[str]:
-    yield from environment.faults
     declared = config_type(workload.args[0])
     known = {f"{PREFIX}{name.upper()}" for name in declared.model_fields}
-    yield from (f"{name} is no setting of {workload.args[0]}" for name in environment.values.keys() - known)
+    unknown = environment.values.keys() - known - environment.parts
+    yield from (f"{name} is no setting of {workload.args[0]}" for name in sorted(unknown))
     must = IN_A_CLUSTER if workload.kind == "Deployment" else {"nats_url"}
     for variable in sorted(f"{PREFIX}{name.upper()}" for name in must):
         if not environment.values.get(variable):
@@ -113,10 +108,8 @@ def _settings(workload: Workload, environment: Environment) -> Iterator[str]:
 
 def _health(workload: Workload, environment: Environment) -> Iterator[str]:
     names = {LIVENESS, READINESS}
-    try:
+    with contextlib.suppress(ConfigError, ImportError):  # named by others
         names |= servicers(workload.args[0], tuple(sorted(environment.values.items())))
-    except (ConfigError, ImportError):
-        pass  # named by others
     for probe, right in PROBES.items():
         grpc = workload.container.get(probe, {}).get("grpc")
         if grpc is None:
@@ -193,6 +186,8 @@ def _references(manifests: Manifests) -> Iterator[str]:
             found = re.fullmatch(r"(?:\w+://)?(?:[^@/]*@)?(?P<host>[\w.-]+):(?P<port>\d+)(?:/\w*)?", value)
             if found and found["host"] != "0.0.0.0" and (found["host"], int(found["port"])) not in open_ports:
                 yield f"{workload.title}: {variable} names {found['host']}:{found['port']}, which no Service serves"
+    for workload in manifests.workloads:
+        yield from (f"{workload.title}: {fault}" for fault in manifests.environment(workload).faults)
     used = set(_used(manifests))
     for document in manifests.of_kind("ConfigMap", "Secret"):
         key = (document["kind"], document["metadata"]["name"])
@@ -213,44 +208,41 @@ def _used(manifests: Manifests) -> Iterator[tuple[str, str]]:
 
 def _stores(manifests: Manifests) -> Iterator[str]:
     """Each has its own database, role and password, which the engine makes; all have the same broker."""
-    made = {
-        url
-        for w in manifests.workloads
-        for name, url in manifests.environment(w).values.items()
-        if name.startswith("DATABASE_")
-    }
+    told = [(w, name, value) for w in manifests.workloads for name, value in manifests.environment(w).values.items()]
+    made = {f"polymart_{n.removeprefix(MADE).lower()}": value for _, n, value in told if n.startswith(MADE)}
     owned: dict[str, str] = {}
-    brokers: dict[str, str] = {}
     for workload in manifests.own:
         values = manifests.environment(workload).values
-        brokers.setdefault(values.get(f"{PREFIX}NATS_URL", ""), workload.title)
         if workload.kind == "Deployment" and workload.args[0] in SERVICES:
-            for variable, url in _databases(SERVICES[workload.args[0]], values, workload.args[0]):
-                yield from (f"{workload.title}: {fault}" for fault in _database(variable, url, made, owned))
-            yield from (f"{workload.title}: {fault}" for fault in _peers(SERVICES[workload.args[0]], values))
+            needs = SERVICES[workload.args[0]]
+            for variable, owner in _databases(needs, workload.args[0]).items():
+                name = f"{PREFIX}{variable}"
+                for fault in _database(f"polymart_{owner}", values.get(name, ""), made, owned):
+                    yield f"{workload.title}: {name} {fault}"
+            yield from (f"{workload.title}: {fault}" for fault in _peers(needs, values))
+    yield from (f"an engine makes {owner}, which nobody uses" for owner in made.keys() - owned.keys())
+    brokers = {value for _, name, value in told if name == f"{PREFIX}NATS_URL"}
     if len(brokers) > 1:
-        yield f"streams are made by one broker, and asked of another by {', '.join(list(brokers.values())[1:])}"
-    yield from (f"an engine makes {_without_password(url)}, which nobody uses" for url in made - owned.keys())
+        yield f"{PREFIX}NATS_URL differs: streams are made by one broker and asked of another"
 
 
-def _databases(needs: Needs, values: Mapping[str, str], module: str) -> Iterator[tuple[str, str]]:
-    """(variable and the owner's name, URL)."""
-    for variable, owner in needs.databases.items():
-        yield f"{PREFIX}{variable} {owner}", values.get(f"{PREFIX}{variable}", "")
-    if "mongodb" in needs.engines:
-        yield f"{PREFIX}MONGODB_URL {module.removesuffix('_svc')}", values.get(f"{PREFIX}MONGODB_URL", "")
+def _databases(needs: Needs, module: str) -> dict[str, str]:
+    """Variable -> owner."""
+    catalog = {"MONGODB_URL": module.removesuffix("_svc")} if "mongodb" in needs.engines else {}
+    return {**needs.databases, **catalog}
 
 
-def _database(variable: str, url: str, made: set[str], owned: dict[str, str]) -> Iterator[str]:
-    name, owner = variable.split()
+def _database(owner: str, url: str, made: Mapping[str, str], owned: dict[str, str]) -> Iterator[str]:
     parts = urlsplit(url)
-    if {parts.username, parts.path.strip("/")} != {f"polymart_{owner}"}:
-        yield f"{name}: role and database should be polymart_{owner}"
-    if url not in made:
-        yield f"{name}: no engine makes {_without_password(url)}"
+    if {parts.username, parts.path.strip("/")} != {owner}:
+        yield f"should name the role and the database {owner}"
+    if owner not in made:
+        yield f"needs {owner}, which no engine makes"
+    elif parts.password != made[owner]:
+        yield f"has another password than the engine gives {owner}"
     if parts.password in owned.values():
-        yield f"{name}: its password is another's too"
-    owned[url] = str(parts.password)
+        yield "has a password that is another's too"
+    owned[owner] = str(parts.password)
 
 
 def _peers(needs: Needs, values: Mapping[str, str]) -> Iterator[str]:
@@ -271,7 +263,3 @@ def _release(manifests: Manifests) -> Iterator[str]:
             yield f"{workload.title} runs image {workload.image[1]}, the release is {version}"
         if workload.kind == "Job" and not workload.name.endswith(f"-v{version.replace('.', '-')}"):
             yield f"{workload.title} isn't named by its release, {version}"
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r":[^:@/]*@", "@", url)

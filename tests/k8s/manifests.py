@@ -1,6 +1,7 @@
 """Rendered manifests as the tests ask about them: workloads, their environment, Services."""
 
 import base64
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,11 +66,24 @@ class Environment:
 
     values: dict[str, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    # The variables that others are made of.
+    parts: set[str] = field(default_factory=set)
 
     def add(self, name: str, value: str) -> None:
         if name in self.values:
             self.faults.append(f"{name} is given twice")
         self.values[name] = value
+
+    def expand(self, name: str, text: str) -> str:
+        """`$(NAME)` as what that variable holds by now."""
+
+        def value(found: re.Match[str]) -> str:
+            if found[1] not in self.values:
+                self.faults.append(f"{name} is made of {found[1]}, which isn't given")
+            self.parts.add(found[1])
+            return self.values.get(found[1], found[0])
+
+        return re.sub(r"\$\((\w+)\)", value, text)
 
 
 class Manifests:
@@ -120,7 +134,7 @@ class Manifests:
                         environment.add(name, value)
         for variable in workload.container.get("env", []):
             try:
-                environment.add(variable["name"], self._value(variable))
+                environment.add(variable["name"], environment.expand(variable["name"], self._value(variable)))
             except KeyError as error:
                 environment.faults.append(f"{variable['name']}: {error.args[0]}")
         return environment

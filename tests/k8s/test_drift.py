@@ -20,7 +20,7 @@ def test_the_manifests_fit_what_the_services_declare() -> None:
 def alterations(manifests: Manifests) -> Iterator[tuple[str, str, Alter]]:
     """(what is altered, what the fault must name, how) for each name, port and probe; each alters for good."""
     for document in manifests.of_kind("ConfigMap", "Secret"):
-        for name in [n for n in document["data"] if n.startswith("POLYMART_")]:
+        for name in [n for n in document["data"] if n.isupper()]:
             title = f"{document['kind']} {document['metadata']['name']}: {name}"
             yield f"{title} misspelt", name, lambda d=document["data"], n=name: d.update({f"{n}X": d.pop(n)})
     for workload in manifests.own:
@@ -81,28 +81,50 @@ def _env(documents: list[Document], deployment: str, name: str) -> dict[str, Any
     return next(v for v in variables if v["name"] == name)
 
 
-def _secret(documents: list[Document], prefix: str) -> dict[str, str]:
-    return next(d["data"] for d in documents if d["kind"] == "Secret" and d["metadata"]["name"].startswith(prefix))
+def _without_order_service(documents: list[Document]) -> None:
+    documents.remove(next(d for d in documents if d["metadata"]["name"] == "order-svc" and d["kind"] == "Deployment"))
+
+
+def _without_topology(documents: list[Document]) -> None:
+    documents.remove(next(d for d in documents if d["metadata"]["name"].startswith("topology-v")))
+
+
+def _on_loopback(documents: list[Document]) -> None:
+    _env(documents, "order-svc", "POLYMART_GRPC_ADDRESS").update(value="127.0.0.1:50051")
+
+
+def _with_a_long_drain(documents: list[Document]) -> None:
+    _env(documents, "order-svc", "POLYMART_DRAIN_SECONDS").update(value="60")
+
+
+def _in_anothers_database(documents: list[Document]) -> None:
+    other = _env(documents, "customer-svc", "POLYMART_POSTGRES_URL")["value"]
+    _env(documents, "order-svc", "POLYMART_POSTGRES_URL").update(value=other)
+
+
+def _with_another_password(documents: list[Document]) -> None:
+    _env(documents, "order-svc", "POLYMART_POSTGRES_URL").update(
+        value="postgresql://polymart_order:x@postgres:5432/polymart_order"
+    )
+
+
+def _with_another_broker(documents: list[Document]) -> None:
+    _env(documents, "order-svc", "POLYMART_NATS_URL").update(value="nats://polymart:dev-broker@mail:1025")
 
 
 @pytest.mark.parametrize(
     ("alter", "fault"),
     [
-        (lambda d: d.remove(next(x for x in d if x["metadata"]["name"] == "order-svc" and x["kind"] == "Deployment")),
-         "no Deployment runs order_svc"),
-        (lambda d: d.remove(next(x for x in d if x["metadata"]["name"].startswith("topology-v"))),
-         "no Job runs chassis.messaging migrate --wait"),
-        (lambda d: _env(d, "order-svc", "POLYMART_GRPC_ADDRESS").update(value="127.0.0.1:50051"),
-         "Deployment order-svc: POLYMART_GRPC_ADDRESS doesn't listen on the pod's address"),
-        (lambda d: _env(d, "order-svc", "POLYMART_DRAIN_SECONDS").update(value="60"),
-         "Deployment order-svc: terminationGracePeriodSeconds is 50, a stop may take 90"),
-        (lambda d: _secret(d, "order-store").update(POLYMART_POSTGRES_URL=_secret(d, "payment-store")["POLYMART_POSTGRES_URL"]),
-         "Deployment order-svc: POLYMART_POSTGRES_URL: role and database should be polymart_order"),
-        (lambda d: _secret(d, "payment-store").pop("POLYMART_PROVIDER_URL"),
-         "Deployment payment-svc: POLYMART_PROVIDER_URL: is required"),
+        (_without_order_service, "no Deployment runs order_svc"),
+        (_without_topology, "no Job runs chassis.messaging migrate --wait"),
+        (_on_loopback, "Deployment order-svc: POLYMART_GRPC_ADDRESS doesn't listen on the pod's address"),
+        (_with_a_long_drain, "Deployment order-svc: terminationGracePeriodSeconds is 50, a stop may take 90"),
+        (_in_anothers_database, "POLYMART_POSTGRES_URL should name the role and the database polymart_order"),
+        (_with_another_password, "POLYMART_POSTGRES_URL has another password than the engine gives polymart_order"),
+        (_with_another_broker, "POLYMART_NATS_URL differs"),
     ],
-)  # fmt: skip
+)
 def test_what_else_can_drift_is_named(alter: Callable[[list[Document]], object], fault: str) -> None:
     altered = documents()
     alter(altered)
-    assert fault in faults(Manifests(altered))
+    assert any(fault in found for found in faults(Manifests(altered)))

@@ -1,6 +1,7 @@
-// Run once, before the server listens to anybody: for each URL in a variable DATABASE_*, a user of that database alone.
-for (const [name, url] of Object.entries(process.env)) {
-  if (!name.startsWith("DATABASE_")) continue;
-  const [, user, password, database] = url.match(/^mongodb:\/\/([^:]+):([^@]+)@[^/]+\/(\w+)/);
-  db.getSiblingDB(database).createUser({ user, pwd: password, roles: [{ role: "readWrite", db: database }] });
+// Run once, before the server listens to anybody: for each PASSWORD_<NAME>, the user polymart_<name> of the database of
+// the same name, and of no other.
+for (const [variable, pwd] of Object.entries(process.env)) {
+  if (!variable.startsWith("PASSWORD_")) continue;
+  const owner = "polymart_" + variable.slice("PASSWORD_".length).toLowerCase();
+  db.getSiblingDB(owner).createUser({ user: owner, pwd, roles: [{ role: "readWrite", db: owner }] });
 }
