@@ -47,11 +47,13 @@ lint: $(STAMP) ## ruff, import layers, dependencies, protos
 typing: $(STAMP) ## mypy in strict mode
 	@$(BIN)/mypy
 
-proto: $(STAMP) ## Regenerate gen/ from proto/
+proto: $(STAMP) ## Regenerate gen/ and docs/events.md from proto/
 	@$(BIN)/python proto/generate.py
+	@$(BIN)/python proto/events_page.py
 
 proto-check: $(STAMP) ## Fail when gen/ differs from what proto/ generates, or a change breaks the wire
 	@$(BIN)/python proto/generate.py --check
+	@$(BIN)/python proto/events_page.py --check
 
 lock: $(STAMP) ## Pin the dependencies anew (hashes, no addresses)
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,11 +115,14 @@ def _stop_running(data_dir: Path) -> bool:
         cause = f"process {holder.pid} doesn't stop it within {STOP_PATIENCE:.0f} s"
         raise EngineError(f"data folder {data_dir}", cause, f"kill {holder.pid} and try again")
     left = [process for process, _, _ in identities(state).values() if process.alive]
-    lock = try_lock(data_dir)
-    if lock is None:
-        # The watchdog is at it, and releases the lock by ending.
-        wait_until_gone(left, STOP_PATIENCE)
-        return True
+    deadline = time.monotonic() + STOP_PATIENCE
+    # Without its supervisor the lock is the watchdog's, which is at it and releases the lock by ending.
+    while (lock := try_lock(data_dir)) is None:
+        if supervisor_alive(data_dir):
+            return asked or bool(left)  # another stack has the folder by now
+        if time.monotonic() > deadline:
+            raise EngineError(f"data folder {data_dir}", "its watchdog doesn't end", "look for what still runs there")
+        time.sleep(0.02)
     try:
         return stop_recorded(data_dir) or asked or bool(left)
     finally:

@@ -40,6 +40,10 @@ console = Console()
 problems = Console(stderr=True)
 
 
+# Over all addresses of a name, or of a target such as ipv4:127.0.0.1:5001,127.0.0.1:5002.
+_OPTIONS = (("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),)
+
+
 class Clients:
     """One channel and stub for each service that can be asked."""
 
@@ -49,7 +53,7 @@ class Clients:
 
     def channel(self, service: str) -> grpc.aio.Channel:
         if service not in self._channels:
-            self._channels[service] = grpc.aio.insecure_channel(self._address_of(service))
+            self._channels[service] = grpc.aio.insecure_channel(self._address_of(service), options=_OPTIONS)
         return self._channels[service]
 
     @property

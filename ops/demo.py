@@ -115,7 +115,8 @@ class Demo:
             lambda n: self._progress.advance(task, n),
         )
         self._progress.update(task, total=report.rows, completed=report.rows)
-        self.result.faults += [f"line {r.row} of {path.name}: {r.reason}" for r in report.rejections]
+        if report.rejections:
+            raise ValueError("; ".join(f"line {r.row} of {path.name}: {r.reason}" for r in report.rejections))
         levels = {sku: (0, 3, 40)[2 if number % 9 else number % 2] for number, sku in enumerate(skus)}
         await self._set_stock(levels, "setting stock")
         stocked = sum(1 for units in levels.values() if units)

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -45,17 +46,24 @@ class ImportReport:
 
 
 def read_products(path: Path, report: ImportReport) -> Iterator[tuple[int, Product]]:
-    """The file's products with their line numbers; a line that can't be read is rejected in the report."""
+    """The file's products with their line numbers; a line that can't be read is rejected in the report.
+
+    So is the rest of a damaged archive, as one line. Raises OSError for a file that can't be opened.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
     with opener(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield number, product_of(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-                report.reject(number, reason)
+        try:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    yield number, product_of(json.loads(line))
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+                    report.reject(number, reason)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            report.reject(number + 1, f"the file can't be read from here on: {error}")
 
 
 def product_of(row: dict[str, Any]) -> Product:
@@ -69,13 +77,21 @@ def product_of(row: dict[str, Any]) -> Product:
         description=row.get("description", ""),
         brand=row.get("brand") or "",
         category_path=row.get("category_path", []),
-        variants=[Variant(sku=row["sku"], price=price.to_proto(), eans=row.get("ean", []))],
+        variants=[Variant(sku=row["sku"], price=price.to_proto(), eans=[gtin(code) for code in row.get("ean") or ()])],
     )
     facts = {**row.get("attributes", {})}
     facts.update({name: row[name] for name in ("mpn", "released") if row.get(name)})
     for name, value in facts.items():
         product.attributes[name].CopyFrom(attribute(value))
     return product
+
+
+def gtin(code: str | int) -> str:
+    """The code with the leading zeros that it loses wherever it is kept as a number: they fill it up to the next
+    length that a GTIN may have, 8, 12, 13 or 14 digits (GS1 General Specifications, 3.3)."""
+    text = str(code)
+    length = next((length for length in (8, 12, 13, 14) if len(text) <= length), len(text))
+    return text.rjust(length, "0") if text.isdecimal() else text
 
 
 def attribute(value: object) -> AttributeValue:
@@ -95,13 +111,20 @@ async def import_products(
     report: ImportReport,
     on_answer: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Sends the rows and counts the answers in `report`; `on_answer` hears how many came at once."""
+    """Sends the rows and counts the answers in `report`; `on_answer` hears how many came at once.
+
+    Raises what `rows` raises, once what came before is answered.
+    """
+    broken: list[Exception] = []
 
     async def requests() -> AsyncIterator[catalog.ImportProductsRequest]:
-        for number, product in rows:
-            yield catalog.ImportProductsRequest(row=number, product=product)
-            # Reading a file never waits; answers are to be read meanwhile.
-            await asyncio.sleep(0)
+        try:
+            for number, product in rows:
+                yield catalog.ImportProductsRequest(row=number, product=product)
+                # Reading a file never waits; answers are to be read meanwhile.
+                await asyncio.sleep(0)
+        except Exception as error:  # in here it would only cancel the call
+            broken.append(error)
 
     async for response in catalog_service.ImportProducts(requests(), timeout=TIMEOUT):
         for result in response.results:
@@ -112,3 +135,5 @@ async def import_products(
                 name = catalog.ImportOutcome.Name(result.outcome)
                 report.outcomes[name.removeprefix("IMPORT_OUTCOME_")] += 1
         on_answer(len(response.results))
+    if broken:
+        raise broken[0]

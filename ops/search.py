@@ -33,7 +33,8 @@ def show(console: Console, request: SearchProductsRequest, response: SearchProdu
 
 
 def _facet(facet: Facet, most: int = 5) -> Table:
-    table = Table(box=None, show_header=False, title=escape(facet.name), title_justify="left")
+    name = facet.name.removeprefix("attributes.").replace("_", " ")
+    table = Table(escape(name), "", box=None, header_style="italic", pad_edge=False)
     for value in facet.values[:most]:
         table.add_row(escape(value.value), str(value.count))
     if len(facet.values) > most:

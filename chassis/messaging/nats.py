@@ -19,7 +19,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-ACK_WAIT = 30.0
+# How long what a dead process had in hand waits for another. One that lives tells three times as often that it does.
+ACK_WAIT = 10.0
 MAX_ACK_PENDING = 2_000
 _STREAM_EXISTS = 10058
 

@@ -112,7 +112,7 @@ class OrderWatch:
                 if watched.states[-1].settled:
                     return
                 if self._stopping:
-                    raise Unavailable("the service is stopping; watch again", reason="SHUTTING_DOWN")
+                    raise Unavailable("the service is stopping; watch again", reason="STOPPING")
                 await watched.changed.wait()
         finally:
             watched.watchers -= 1

@@ -53,7 +53,8 @@ def product_to_document(product: Product) -> dict[str, Any]:
         "category_path": list(product.category_path),
         "attributes": [_attribute_to_document(name, v) for name, v in sorted(product.attributes.items())],
         "variants": [_variant_to_document(variant) for variant in product.variants],
-        "availability": {sku: [a.level.value, a.version] for sku, a in sorted(product.availability.items())},
+        # No SKU as a key: engines take a dot in it for a path.
+        "availability": [[sku, a.level.value, a.version] for sku, a in sorted(product.availability.items())],
     }
     return document | {
         "name": product.name,
@@ -83,7 +84,7 @@ def product_from_document(source: Mapping[str, Any]) -> Product:
         attributes={entry["name"]: _attribute_value(entry) for entry in rest["attributes"]},
         variants=tuple(_variant_from_document(entry) for entry in rest["variants"]),
         availability={
-            sku: SkuAvailability(Availability(level), version) for sku, (level, version) in rest["availability"].items()
+            sku: SkuAvailability(Availability(level), version) for sku, level, version in rest["availability"]
         },
     )
 

@@ -48,9 +48,16 @@ async def until(condition: Callable[[], Awaitable[T]], what: str, seconds: float
 
 
 class Shop:
-    def __init__(self, stack: Stack):
+    """`replicated` names a service whose calls go to its first two replicas in turn."""
+
+    def __init__(self, stack: Stack, *, replicated: str = ""):
+        def address_of(service: str) -> str:
+            if service != replicated:
+                return stack.address(service)
+            return f"ipv4:{stack.address(service)},{stack.address(service, replica=2)}"
+
         self.stack = stack
-        self.clients = Clients(stack.address)
+        self.clients = Clients(address_of)
 
     async def close(self) -> None:
         await self.clients.close()

@@ -5,6 +5,7 @@ import signal
 
 import asyncpg
 import pytest
+from polymart.order.v1.order_pb2 import Order
 from polymart.search.v1.search_service_pb2 import SearchProductsRequest
 
 from devstack.stack import ALL_SERVICES
@@ -13,7 +14,7 @@ from tests.e2e.shop import TIMEOUT, Shop, until
 LOAD = 60
 
 
-async def settle(shop: Shop, orders: list) -> None:  # type: ignore[type-arg]
+async def settle(shop: Shop, orders: list[Order]) -> None:
     await asyncio.gather(*(shop.settled(order) for order in orders))
     await shop.invariants_hold()
 
@@ -93,10 +94,7 @@ async def until_after(seconds: float, task: "asyncio.Task[object]") -> bool:
     return task.done() and task.exception() is not None
 
 
-@pytest.mark.parametrize(
-    "service",
-    ALL_SERVICES,
-)
+@pytest.mark.parametrize("service", ALL_SERVICES)
 async def test_a_service_killed_under_load_loses_nothing(shop: Shop, service: str) -> None:
     skus, customer = await shop.product(variants=3), await shop.customer()
     load = asyncio.create_task(shop.load(skus, LOAD, customer=customer))
@@ -110,13 +108,29 @@ async def test_a_service_killed_under_load_loses_nothing(shop: Shop, service: st
 async def test_two_replicas_share_the_load_and_one_may_die(shop: Shop, service: str) -> None:
     skus = await shop.product(variants=3)
     await shop.stack.start_service(service, replica=2)
+    both = Shop(shop.stack, replicated=service)
     try:
-        load = asyncio.create_task(shop.load(skus, LOAD))
+        load = asyncio.create_task(both.load(skus, LOAD))
+        searches = asyncio.create_task(search_until(both, load))
         await until_placed(shop, skus)
         await shop.stack.kill_service(service, replica=2)
         await settle(shop, await load)
+        assert await searches > 10
     finally:
+        await both.close()
         await shop.stack.stop_service(service, replica=2)
+
+
+async def search_until(shop: Shop, load: "asyncio.Task[list[Order]]") -> int:
+    """Search as long as orders are placed; how many answers there were. None may be missing in the end."""
+    request, answers = SearchProductsRequest(text="test product", page_size=1), 0
+
+    async def answered() -> bool:
+        return (await shop.clients.search.SearchProducts(request, timeout=5)).total_size > 0
+
+    while not load.done():
+        answers += await until(answered, "an answer of search")
+    return answers
 
 
 async def test_postgresql_stopped_turns_its_services_not_serving_and_back(shop: Shop) -> None:

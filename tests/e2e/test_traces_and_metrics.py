@@ -38,7 +38,7 @@ async def test_every_service_tells_its_rates_durations_and_queues(shop: Shop) ->
         return await asyncio.to_thread(lambda: urlopen(url, timeout=5).read().decode())
 
     order = await metrics("order_svc")
-    assert 'method="/polymart.order.v1.OrderService/PlaceOrder"' in order
+    assert 'method="polymart.order.v1.OrderService/PlaceOrder"' in order
     assert 'type="polymart.inventory.v1.StockReserved"' in order
     for name in ("polymart_outbox_entries", "polymart_outbox_oldest_seconds"):
         assert name in order

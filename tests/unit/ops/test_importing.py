@@ -4,7 +4,9 @@ import gzip
 import json
 from pathlib import Path
 
-from ops.importing import ImportReport, read_products
+import pytest
+
+from ops.importing import ImportReport, gtin, read_products
 
 GOOD = {"sku": "1", "name": "Cable", "brand": "C2G", "category_path": [], "price": "13.95", "currency": "USD",
         "ean": ["0757120404200"], "released": "2008-08-12",
@@ -45,3 +47,27 @@ def test_an_attribute_of_another_kind_rejects_its_row(tmp_path: Path) -> None:
     report = ImportReport()
     assert not list(read_products(write(tmp_path, json.dumps({**GOOD, "attributes": {"a": [1]}})), report))
     assert "attribute" in report.rejections[0].reason
+
+
+@pytest.mark.parametrize(
+    ("kept", "meant"),
+    [
+        ("85896333746", "085896333746"), (85896333746, "085896333746"), ("0757120404200", "0757120404200"),
+        ("96385074", "96385074"), ("123456789012345", "123456789012345"), ("no code", "no code"),
+    ],
+)  # fmt: skip
+def test_a_code_that_was_kept_as_a_number_gets_its_leading_zeros_back(kept: str | int, meant: str) -> None:
+    assert gtin(kept) == meant
+
+
+def test_a_damaged_archive_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    whole = write(tmp_path, *(json.dumps({**GOOD, "sku": str(number)}) for number in range(5_000)))
+    whole.write_bytes(whole.read_bytes()[:-200])
+    report = ImportReport()
+    read = [number for number, _ in read_products(whole, report)]
+    assert read == list(range(1, len(read) + 1))
+    (rejection,) = report.rejections
+    assert rejection.row == len(read) + 1
+    assert "can't be read from here on" in rejection.reason
+    whole.write_bytes(b"no archive")
+    assert not list(read_products(whole, report))
