@@ -15,8 +15,8 @@ from tests.k8s.manifests import Manifests
 from tests.k8s.tools import CONTROL_PLANE, OVERLAY, Document, documents, kubectl
 
 NAMESPACE = "polymart"
-PATIENCE = 90.0
-pytestmark = pytest.mark.timeout(300)
+PATIENCE = 120.0
+pytestmark = pytest.mark.timeout(400)
 
 
 class Kubernetes:

@@ -21,7 +21,7 @@ from tests.k8s.tools import documents
 
 # Services whose readiness waits for a schema that only their migration makes.
 WAITING = ("catalog-svc", "customer-svc", "inventory-svc", "notification-svc", "order-svc", "payment-svc")
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 
 def sandbox_missing() -> str:

@@ -1,5 +1,6 @@
 """Programs that the tests of the manifests need and Python's registry doesn't have. None of them is required."""
 
+import atexit
 import functools
 import os
 import shutil
@@ -23,19 +24,19 @@ Document = dict[str, Any]
 
 @functools.cache
 def kubectl() -> str:
-    """The program's path; skips the test where there is none."""
-    beside = [CONTROL_PLANE / "bin", Path.home() / ".cache" / "k8s-up" / "bin"]
-    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, beside)])
+    """The program's path: the control plane's own, or one on PATH; skips the test where there is neither."""
+    beside = [CONTROL_PLANE / "bin", Path.home() / ".cache" / "k8s-up" / "bin"] if CONTROL_PLANE.exists() else []
+    path = os.pathsep.join([*map(str, beside), os.environ.get("PATH", "")])
     if found := shutil.which("kubectl", path=path):
         return found
     archive = CONTROL_PLANE / "binaries.tar.xz"
     if not archive.exists():
         pytest.skip(f"no kubectl on PATH nor in {CONTROL_PLANE}")
-    folder = tempfile.mkdtemp(prefix="kubectl-")
+    folder = Path(tempfile.mkdtemp(prefix="kubectl-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with tarfile.open(archive) as binaries:
-        member = next(m for m in binaries if Path(m.name).name == "kubectl")
-        binaries.extract(member, folder, filter="data")
-    return str(Path(folder) / member.name)
+        binaries.extractall(folder, filter="data")
+    return str(folder / "bin" / "kubectl")
 
 
 @functools.cache
