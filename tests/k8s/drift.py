@@ -15,6 +15,9 @@ from devstack.services import SERVICES, Needs
 from tests.k8s.manifests import Environment, Manifests, Workload
 from tests.k8s.tools import ROOT
 
+# (variable, value), sorted.
+Settings = tuple[tuple[str, str], ...]
+
 TOPOLOGY_JOB = ["chassis.messaging", "migrate", "--wait"]
 # What a pod must be told although it has a default, which is good on one machine alone.
 IN_A_CLUSTER = {"grpc_address", "metrics_address", "nats_url"}
@@ -46,8 +49,22 @@ def config_type(module: str) -> type[ServiceConfig]:
     return found
 
 
+def _frozen(environment: Environment) -> Settings:
+    return tuple(sorted(environment.values.items()))
+
+
 @functools.cache
-def servicers(module: str, settings: tuple[tuple[str, str], ...]) -> set[str]:
+def problems(module: str, settings: Settings) -> list[str]:
+    """What the service would say of its settings before it ends with 2."""
+    try:
+        load(config_type(module), dict(settings))
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+@functools.cache
+def servicers(module: str, settings: Settings) -> set[str]:
     """The names that the service's health answers to beside those of every service."""
     service = importlib.import_module(f"{module}.bootstrap").build(load(config_type(module), dict(settings)))
     return {servicer.name for servicer in service.servicers}
@@ -100,16 +117,13 @@ def _settings(workload: Workload, environment: Environment) -> Iterator[str]:
     for variable in sorted(f"{PREFIX}{name.upper()}" for name in must):
         if not environment.values.get(variable):
             yield f"{variable} is missing"
-    try:
-        load(declared, environment.values)
-    except ConfigError as error:
-        yield from error.problems
+    yield from problems(workload.args[0], _frozen(environment))
 
 
 def _health(workload: Workload, environment: Environment) -> Iterator[str]:
     names = {LIVENESS, READINESS}
     with contextlib.suppress(ConfigError, ImportError):  # named by others
-        names |= servicers(workload.args[0], tuple(sorted(environment.values.items())))
+        names |= servicers(workload.args[0], _frozen(environment))
     for probe, right in PROBES.items():
         grpc = workload.container.get(probe, {}).get("grpc")
         if grpc is None:

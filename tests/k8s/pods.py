@@ -13,7 +13,6 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 from urllib.request import urlopen
@@ -79,14 +78,14 @@ class Pod:
         pause = self.workload.container["lifecycle"]["preStop"]["sleep"]["seconds"]
         return float(self.workload.pod["terminationGracePeriodSeconds"]) - float(pause)
 
-    async def start(self, *command: str, extra: Mapping[str, str] | None = None) -> None:
+    async def start(self, *command: str) -> None:
         """Run the container's command, or another in its place."""
         arguments = command or (*self._image.entrypoint, *self.workload.args)
         status, told = os.pipe()
         try:
             with self.log.open("ab") as output:
                 self._process = await asyncio.create_subprocess_exec(
-                    *self._sandbox(told, {**self.environ, **(extra or {})}),
+                    *self._sandbox(told),
                     *arguments,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
@@ -101,7 +100,7 @@ class Pod:
         assert first, self.tail()
         self._inside = json.loads(first)["child-pid"]
 
-    def _sandbox(self, status: int, environ: Mapping[str, str]) -> list[str]:
+    def _sandbox(self, status: int) -> list[str]:
         context = self.workload.pod["securityContext"]
         user, group = str(context["runAsUser"]), str(context["runAsGroup"])
         options = ["--unshare-user", "--uid", user, "--gid", group, "--unshare-pid", "--unshare-ipc", "--as-pid-1"]
@@ -115,7 +114,7 @@ class Pod:
         options += self._volumes()
         if self.workload.container["securityContext"]["readOnlyRootFilesystem"]:
             options += ["--remount-ro", "/"]
-        for name, value in environ.items():
+        for name, value in self.environ.items():
             options += ["--setenv", name, value]
         return ["bwrap", *options, "--chdir", self._image.workdir]
 
