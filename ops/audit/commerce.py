@@ -101,7 +101,7 @@ def _availability_faults(told: Rows) -> Iterator[str]:
 def _stock_of_orders(orders: Rows, placed: Rows, holds: Rows, reserved: Rows, sold: Rows) -> Iterator[str]:
     """A confirmed order took exactly its tracked lines out of the warehouse, any other nothing; what was returned of
     it is no more than it took."""
-    wanted = {str(row["stream_id"]): _tracked(row) for row in placed}
+    wanted = _tracked(placed)
     taken = _by_order(sold, "units")
     returned = _by_order(sold, "returned")
     lines = _by_order(reserved, "quantity")
@@ -110,8 +110,10 @@ def _stock_of_orders(orders: Rows, placed: Rows, holds: Rows, reserved: Rows, so
     for order in orders:
         order_id = str(order["order_id"])
         known.add(order_id)
+        if order_id not in wanted:
+            continue  # named by the read model's audit: there is nothing to compare with
         state = states.get(order_id)
-        expected = wanted.get(order_id, Counter()) if order["status"] == "CONFIRMED" else Counter()
+        expected = wanted[order_id] if order["status"] == "CONFIRMED" else Counter()
         # What was returned before an order was released isn't put back by the release.
         left = taken[order_id] if order["status"] == "CONFIRMED" else taken[order_id] - returned[order_id]
         if left != expected:
@@ -129,14 +131,20 @@ def _stock_of_orders(orders: Rows, placed: Rows, holds: Rows, reserved: Rows, so
         yield f"stock is {states[order_id]} for order {order_id}, which doesn't exist"
 
 
-def _tracked(row: asyncpg.Record) -> Counter[str]:
-    event = event_from_bytes("OrderPlaced", row["schema_version"], row["data"])
-    assert isinstance(event, OrderPlaced)
-    units: Counter[str] = Counter()
-    for line in event.lines:
-        if not line.untracked:
-            units[line.sku] += line.quantity
-    return units
+def _tracked(placed: Rows) -> dict[str, Counter[str]]:
+    """By order, its tracked units by SKU; without orders that can't be read."""
+    found: dict[str, Counter[str]] = {}
+    for row in placed:
+        try:
+            event = event_from_bytes("OrderPlaced", row["schema_version"], row["data"])
+        except ValueError:
+            continue
+        assert isinstance(event, OrderPlaced)
+        units = found[str(row["stream_id"])] = Counter()
+        for line in event.lines:
+            if not line.untracked:
+                units[line.sku] += line.quantity
+    return found
 
 
 def _by_order(rows: Rows, column: str) -> defaultdict[str, Counter[str]]:

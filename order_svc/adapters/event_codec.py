@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from polymart.inventory.v1 import commands_pb2 as stock
 from polymart.order.v1 import events_pb2 as pb
 from polymart.payment.v1 import commands_pb2 as payment
@@ -117,8 +117,13 @@ def upcast(type: str, schema_version: int, data: bytes) -> bytes:
 
 
 def event_from_bytes(type: str, schema_version: int, data: bytes) -> o.Event:
-    """Raises KeyError for a type and ValueError for a schema that this release doesn't know."""
-    return _DECODERS[type](upcast(type, schema_version, data))
+    """Raises ValueError for a type or a schema that this release doesn't know, and for data that is no such event."""
+    if type not in _DECODERS:
+        raise ValueError(f"no event of an order has the type {type}")
+    try:
+        return _DECODERS[type](upcast(type, schema_version, data))
+    except (DecodeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"the data is no {type}") from error
 
 
 def command_to_proto(command: m.Command, order_id: str) -> Message:

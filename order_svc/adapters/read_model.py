@@ -44,14 +44,15 @@ async def rebuild_read_model(db: Postgres) -> int:
         await tx.execute("LOCK TABLE orders IN EXCLUSIVE MODE")
         await tx.execute("DELETE FROM orders")
         async for order_ids, histories in _pages(tx):
-            rows = [_row(Order.fold(order_id, histories[order_id])) for order_id in order_ids]
+            rows = [_row(Order.fold(order_id, [*map(_recorded, histories[order_id])])) for order_id in order_ids]
             await tx.executemany(_INSERT, rows)
             count += len(rows)
     return count
 
 
 async def read_model_faults(db: Postgres) -> list[str]:
-    """Where `orders` differs from the fold of `events`, or the events have gaps; a sentence each. Reads only."""
+    """Where `orders` differs from the fold of `events`, or these have gaps or can't be read; a sentence each. Reads
+    only."""
     faults: list[str] = []
     async with db.transaction(isolation="repeatable_read", readonly=True) as tx:
         faults += [f"order {row['order_id']} has no events" for row in await tx.fetch(_WITHOUT_EVENTS)]
@@ -63,14 +64,24 @@ async def read_model_faults(db: Postgres) -> list[str]:
     return faults
 
 
-def _faults(order_id: str, history: list[Recorded], row: tuple[object, ...] | None) -> list[str]:
-    if [recorded.version for recorded in history] != list(range(1, len(history) + 1)):
+def _faults(order_id: str, events: list[asyncpg.Record], row: tuple[object, ...] | None) -> list[str]:
+    if [event["version"] for event in events] != list(range(1, len(events) + 1)):
         return [f"order {order_id}: the versions of its events have gaps"]
+    history: list[Recorded] = []
+    for event in events:
+        try:
+            history.append(_recorded(event))
+        except ValueError as error:
+            return [f"order {order_id}: its event {event['version']} can't be read: {error}"]
     if not isinstance(history[0].event, OrderPlaced):
         return [f"order {order_id} doesn't begin with OrderPlaced"]
     if row is None:
         return [f"order {order_id} has events but isn't in the read model"]
-    if row != (folded := _row(Order.fold(order_id, history))):
+    try:
+        folded = _row(Order.fold(order_id, history))
+    except ValueError as error:
+        return [f"order {order_id}: its events make no order: {error}"]
+    if row != folded:
         differing = [
             f"{name} is {had!r} instead of {wanted!r}"
             for name, had, wanted in zip(_NAMES, row, folded, strict=True)
@@ -80,16 +91,13 @@ def _faults(order_id: str, history: list[Recorded], row: tuple[object, ...] | No
     return []
 
 
-async def _pages(tx: Transaction) -> AsyncIterator[tuple[list[str], dict[str, list[Recorded]]]]:
-    """All orders with their histories, some hundred at a time."""
+async def _pages(tx: Transaction) -> AsyncIterator[tuple[list[str], dict[str, list[asyncpg.Record]]]]:
+    """All orders with the rows of their events, some hundred at a time."""
     last = _NIL
     while ids := [str(row["order_id"]) for row in await tx.fetch(_ORDER_IDS, last, _PAGE)]:
         last = ids[-1]
         rows = await tx.fetch(_EVENTS, ids)
-        yield (
-            ids,
-            {str(id): [_recorded(row) for row in group] for id, group in groupby(rows, lambda r: r["stream_id"])},
-        )
+        yield ids, {str(id): list(group) for id, group in groupby(rows, lambda row: row["stream_id"])}
 
 
 def _recorded(row: asyncpg.Record) -> Recorded:

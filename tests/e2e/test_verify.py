@@ -62,6 +62,22 @@ ALTERATIONS = {
         "order_svc", "CREATE TABLE kept AS SELECT * FROM events WHERE stream_id = '{confirmed}' AND version = 3; "
         "DELETE FROM events WHERE stream_id = '{confirmed}' AND version = 3",
         "INSERT INTO events SELECT * FROM kept; DROP TABLE kept", "{confirmed}"),
+    "an event of a type that nobody knows": (
+        "order_svc", "UPDATE events SET type = 'Bogus' WHERE stream_id = '{confirmed}' AND version = 2",
+        "UPDATE events SET type = 'OrderStockReserved' WHERE stream_id = '{confirmed}' AND version = 2",
+        "order {confirmed}: its event 2 can't be read: no event of an order has the type Bogus"),
+    "an event whose data is broken": (
+        "order_svc", "UPDATE events SET data = '\\xff' || data WHERE stream_id = '{confirmed}' AND version = 1",
+        "UPDATE events SET data = substr(data, 2) WHERE stream_id = '{confirmed}' AND version = 1",
+        "order {confirmed}: its event 1 can't be read: the data is no OrderPlaced"),
+    "an order that was placed twice": (
+        "order_svc", "CREATE TABLE kept AS SELECT * FROM events WHERE stream_id = '{confirmed}' AND version = 2; "
+        "UPDATE events SET type = 'OrderPlaced', data = first.data FROM events AS first "
+        "WHERE events.stream_id = '{confirmed}' AND events.version = 2 "
+        "AND first.stream_id = events.stream_id AND first.version = 1",
+        "UPDATE events SET type = kept.type, data = kept.data FROM kept "
+        "WHERE events.stream_id = kept.stream_id AND events.version = 2; DROP TABLE kept",
+        "order {confirmed}: its events make no order"),
     "a price that differs from the catalog": (
         "order_svc", "UPDATE prices SET price_nanos = price_nanos + 1 WHERE sku = '{sku}'",
         "UPDATE prices SET price_nanos = price_nanos - 1 WHERE sku = '{sku}'", "{sku}"),
