@@ -23,6 +23,7 @@ from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceStub
 from rich.console import Console
 
+from chassis.errors import PolymartError
 from chassis.rpc.client import OPTIONS, ROUND_ROBIN
 from devstack.errors import EngineError
 from devstack.stack import StackInfo, default_home, load
@@ -146,7 +147,7 @@ def asynchronous(function: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P
             asyncio.run(function(*args, **kwargs))
         except grpc.aio.AioRpcError as error:
             fail(describe(error))
-        except (EngineError, ValueError) as error:
+        except (EngineError, PolymartError, ValueError) as error:
             fail(str(error))
         except OSError as error:
             fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -4,14 +4,19 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import asyncpg
+from nats.errors import Error as NatsError
+from pymongo.errors import PyMongoError
+
 from catalog_svc.adapters.mongo import Mongo
 from catalog_svc.adapters.mongo_products import MongoProducts
 from catalog_svc.adapters.mongo_taxonomy import MongoTaxonomy
+from chassis.errors import Unavailable
 from chassis.messaging.nats import Nats
 from chassis.postgres import Postgres
 from chassis.service import Resource
 from devstack.stack import StackInfo
-from search_svc.adapters.engine import Engine
+from search_svc.adapters.engine import Engine, translated
 
 OWNERS = ("order", "inventory", "payment", "customer", "notification")
 
@@ -49,7 +54,10 @@ class Stores:
 
 @asynccontextmanager
 async def open_stores(info: StackInfo) -> AsyncIterator[Stores]:
-    """All stores of a running stack, PostgreSQL's by the auditor's read-only role."""
+    """All stores of a running stack, PostgreSQL's by the auditor's read-only role.
+
+    Whatever a store says no to in the block is raised as PolymartError that names it, mostly Unavailable.
+    """
     databases = {owner: Postgres(url, max_size=2, name="polymart verify") for owner, url in info.auditors.items()}
     mongo, index = Mongo(info.mongodb_url), Engine(info.elasticsearch_url)
     nats = Nats(info.nats_url, "polymart verify")
@@ -59,4 +67,12 @@ async def open_stores(info: StackInfo) -> AsyncIterator[Stores]:
             await resource.open()
             stack.push_async_callback(resource.close)
         await nats.ready()
-        yield Stores(databases, MongoProducts(mongo), MongoTaxonomy(mongo), index, nats)
+        try:
+            with translated():
+                yield Stores(databases, MongoProducts(mongo), MongoTaxonomy(mongo), index, nats)
+        except asyncpg.PostgresError as error:
+            raise Unavailable(f"PostgreSQL refuses the auditor: {error}") from error
+        except PyMongoError as error:
+            raise Unavailable(f"MongoDB refuses the auditor: {error}") from error
+        except NatsError as error:
+            raise Unavailable(f"NATS doesn't answer: {error or type(error).__name__}") from error

@@ -1,13 +1,15 @@
 """`polymart verify` sees one altered row or document of every kind, and names it."""
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import asyncpg
 import pytest
 from pymongo import AsyncMongoClient
 
+from chassis.errors import Unavailable
 from chassis.messaging.nats import Nats
 from ops.audit.stores import open_stores
 from ops.verify import verify
@@ -232,3 +234,26 @@ async def test_the_command_ends_with_1_and_names_the_thing(shop: Shop, sale: Sal
         ended = await polymart(shop, "verify", "--json")
     assert ended.code == 1
     assert sale.sku in ended.json()["findings"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "named"),
+    [("postgres", "PostgreSQL"), ("mongodb", "MongoDB"), ("elasticsearch", "the search engine"), ("nats", "NATS")],
+)
+async def test_an_engine_that_stands_still_is_named_in_one_line(shop: Shop, engine: str, named: str) -> None:
+    await shop.stack.kill_engine(engine, signal.SIGSTOP)
+    try:
+        ended = await polymart(shop, "verify", "--wait", "0")
+    finally:
+        await shop.stack.kill_engine(engine, signal.SIGCONT)
+    assert ended.code == 1
+    assert ended.err.startswith(f"polymart: {named}")
+    assert ended.err.count("\n") == 1
+    await shop.invariants_hold()
+
+
+async def test_an_auditor_who_is_refused_is_told_so(shop: Shop) -> None:
+    info = shop.stack.info()
+    changed = {owner: url.replace("@", "x@", 1) for owner, url in info.auditors.items()}
+    with pytest.raises(Unavailable, match="PostgreSQL refuses the auditor: password authentication failed"):
+        await verify(replace(info, auditors=changed))
