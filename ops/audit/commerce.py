@@ -1,10 +1,11 @@
 """Orders, stock and money: each service's books, and the books of all of them side by side."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 import asyncpg
 
+from chassis.money import Money
 from inventory_svc.domain.stock import Availability
 from ops.audit.report import Report
 from ops.audit.stores import Stores
@@ -172,7 +173,8 @@ def _payments_of_orders(orders: Rows, payments: Rows) -> Iterator[str]:
             if payment is None or status != "CAPTURED":
                 yield f"order {order_id} is CONFIRMED, its payment is {status or 'missing'}"
             elif (payment["currency"], payment["amount"]) != (order["currency"], order["total_nanos"]):
-                yield f"order {order_id} costs {_money(order['total_nanos'])}, {_money(payment['amount'])} was captured"
+                total = _money(order["currency"], order["total_nanos"])
+                yield f"order {order_id} costs {total}, {_amount(payment)} was captured"
         elif status in ("AUTHORIZING", "AUTHORIZED", "CAPTURING", "CAPTURED", "VOIDING"):
             yield f"order {order_id} is {order['status']}, its payment is {status}"
     for payment_id in by_id:
@@ -199,15 +201,20 @@ def _provider_faults(payments: Rows, operations: Rows) -> Iterator[str]:
             yield f"payment {payment_id} is {status}, the provider still holds its amount"
         for row in (*record["AUTHORIZE"], *charged):
             if (row["currency"], row["amount"]) != (payment["currency"], payment["amount"]):
-                amounts = f"is for {_money(payment['amount'])}, the provider did {row['kind']} {_money(row['amount'])}"
-                yield f"payment {payment_id} {amounts}"
+                yield (
+                    f"payment {payment_id} is for {_amount(payment)}, the provider did {row['kind']} of {_amount(row)}"
+                )
     for payment_id, record in done.items():
         yield f"the provider {_did(record)} for payment {payment_id}, which doesn't exist"
 
 
-def _did(record: Iterable[str]) -> str:
-    return "did " + (", ".join(sorted(record)) or "nothing")
+def _did(record: Mapping[str, Rows]) -> str:
+    return "did " + (", ".join(sorted(kind for kind, rows in record.items() if rows)) or "nothing")
 
 
-def _money(nanos: int | None) -> str:
-    return "nothing" if nanos is None else f"{nanos / 1e9:.2f}"
+def _amount(row: asyncpg.Record) -> str:
+    return _money(row["currency"], row["amount"])
+
+
+def _money(currency: str | None, nanos: int | None) -> str:
+    return "nothing" if currency is None or nanos is None else str(Money(currency, nanos))

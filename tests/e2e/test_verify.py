@@ -158,30 +158,35 @@ async def test_an_altered_row_is_found_and_named(shop: Shop, sale: Sale, name: s
     assert (await verify(shop.stack.info())).findings == []
 
 
-@pytest.mark.parametrize(
-    ("change", "undo"),
-    [
-        (
-            "INSERT INTO operations SELECT key || '-2', payment_id, kind, amount, currency, token, outcome, reason, "
-            "reference, at FROM operations WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
-            "DELETE FROM operations WHERE payment_id = '{0}' AND key LIKE '%-2'",
-        ),
-        (
-            "UPDATE operations SET outcome = 'REFUSED' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
-            "UPDATE operations SET outcome = 'APPROVED' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
-        ),
-        (
-            "UPDATE operations SET amount = amount + 1 WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
-            "UPDATE operations SET amount = amount - 1 WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
-        ),
-    ],
-    ids=["charged twice", "never charged", "charged another amount"],
-)
-async def test_the_providers_record_is_compared(shop: Shop, sale: Sale, change: str, undo: str) -> None:
-    paid = sale.confirmed
-    async with altered(shop, "payment_svc", change.format(paid), undo.format(paid), "PROVIDER"):
+# what is done to the provider's record, what takes it back, and what must be said; {0} is the confirmed payment
+CHARGES = {
+    "charged twice": (
+        "INSERT INTO operations SELECT key || '-2', payment_id, kind, amount, currency, token, outcome, reason, "
+        "reference, at FROM operations WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+        "DELETE FROM operations WHERE payment_id = '{0}' AND key LIKE '%-2'",
+        "the provider did CAPTURE 2 times for payment {0}"),
+    "never charged": (
+        "UPDATE operations SET outcome = 'REFUSED' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+        "UPDATE operations SET outcome = 'APPROVED' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+        "payment {0} is CAPTURED, the provider did AUTHORIZE"),
+    "charged another amount": (
+        "UPDATE operations SET amount = amount + 5000000 WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+        "UPDATE operations SET amount = amount - 5000000 WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+        "payment {0} is for 10.00 GBP, the provider did CAPTURE of 10.005 GBP"),
+    "charged in another currency": (
+        "UPDATE operations SET currency = 'USD' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+        "UPDATE operations SET currency = 'GBP' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
+        "payment {0} is for 10.00 GBP, the provider did CAPTURE of 10.00 USD"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHARGES)
+async def test_the_providers_record_is_compared(shop: Shop, sale: Sale, name: str) -> None:
+    change, undo, said = (text.format(sale.confirmed) for text in CHARGES[name])
+    async with altered(shop, "payment_svc", change, undo, "PROVIDER"):
         report = await verify(shop.stack.info())
-    assert any(paid in finding.text for finding in report.findings), report.findings
+    assert said in [finding.text for finding in report.findings], report.findings
+    assert (await verify(shop.stack.info())).findings == []
 
 
 async def test_an_altered_document_of_the_index_is_found_and_named(shop: Shop, sale: Sale) -> None:
