@@ -1,7 +1,7 @@
 """Orders, stock and money: each service's books, and the books of all of them side by side."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import asyncpg
 
@@ -44,33 +44,62 @@ SELECT order_id, sku, coalesce(-sum(on_hand_delta) FILTER (WHERE kind <> 'RESTOC
     coalesce(sum(on_hand_delta) FILTER (WHERE kind = 'RESTOCK'), 0)::bigint AS returned
 FROM movements WHERE order_id IS NOT NULL GROUP BY order_id, sku
 """
+# The request of each order, and what else there is of either.
+_REQUESTS = """
+SELECT coalesce(o.order_id, r.order_id) AS order_id, o.order_id IS NULL AS lost, count(r.order_id) AS requests,
+    bool_and(r.customer_id = o.customer_id) AS same_customer
+FROM orders o FULL JOIN requests r ON r.order_id = o.order_id
+GROUP BY o.order_id, r.order_id
+HAVING o.order_id IS NULL OR count(r.order_id) <> 1 OR NOT bool_and(r.customer_id = o.customer_id)
+ORDER BY 1
+"""
+# Stock is held first, if there is anything to hold; payment is asked next.
+_HELD = "SELECT stream_id FROM events WHERE type = 'OrderStockReserved'"
 _RESERVED = "SELECT order_id, sku, sum(quantity)::bigint AS quantity FROM reservations GROUP BY order_id, sku"
 
 
 async def audit_commerce(stores: Stores, report: Report) -> None:
     orders = await stores.orders.fetch("SELECT * FROM orders ORDER BY order_id")
-    placed = await stores.orders.fetch("SELECT stream_id, schema_version, data FROM events WHERE type = 'OrderPlaced'")
+    requests = await stores.orders.fetch(_REQUESTS)
+    placed = _tracked(
+        await stores.orders.fetch("SELECT stream_id, schema_version, data FROM events WHERE type = 'OrderPlaced'")
+    )
+    held = {str(row["stream_id"]) for row in await stores.orders.fetch(_HELD)}
+    charged = held | {order_id for order_id, units in placed.items() if not units}
     holds = await stores.inventory.fetch("SELECT order_id, state FROM holds")
     reserved = await stores.inventory.fetch(_RESERVED)
     sold = await stores.inventory.fetch(_SOLD)
     stock = await stores.inventory.fetch(_STOCK)
     told = await stores.inventory.fetch(_TOLD)
     payments = await stores.payments.fetch("SELECT * FROM payments")
+    attempts = await stores.payments.fetch("SELECT payment_id, operation, state FROM attempts")
     operations = await stores.provider.fetch("SELECT * FROM operations")
 
     report.add("orders settle", len(orders), _unsettled(orders))
+    report.add("orders and requests agree", len(orders), _requests_of_orders(requests))
     report.add("the read model is the fold of the events", len(orders), await read_model_faults(stores.orders))
     report.add("stock is the sum of its movements", len(stock), _stock_faults(stock))
     report.add("availability is what the stock means", len(told), _availability_faults(told))
     report.add("orders and stock agree", len(orders), _stock_of_orders(orders, placed, holds, reserved, sold))
-    report.add("orders and payments agree", len(orders), _payments_of_orders(orders, payments))
+    report.add("orders and payments agree", len(orders), _payments_of_orders(orders, charged, payments))
     report.add("payments and the provider agree", len(payments), _provider_faults(payments, operations))
+    report.add("payments and the provider agree", 0, _attempt_faults(attempts, operations))
 
 
 def _unsettled(orders: Rows) -> Iterator[str]:
     for order in orders:
         if not order["settled"]:
             yield f"order {order['order_id']} is {order['status']} and not settled"
+
+
+def _requests_of_orders(rows: Rows) -> Iterator[str]:
+    for row in rows:
+        if row["lost"]:
+            yield f"a request placed order {row['order_id']}, which doesn't exist"
+        elif row["requests"] != 1:
+            yield f"order {row['order_id']} was placed by {row['requests']} requests"
+        else:
+            yield f"order {row['order_id']} was placed by a request of another customer"
 
 
 def _stock_faults(stock: Rows) -> Iterator[str]:
@@ -99,10 +128,11 @@ def _availability_faults(told: Rows) -> Iterator[str]:
             yield f"SKU {row['sku']} is announced as {row['availability']}, with {available} available it is {meant}"
 
 
-def _stock_of_orders(orders: Rows, placed: Rows, holds: Rows, reserved: Rows, sold: Rows) -> Iterator[str]:
+def _stock_of_orders(
+    orders: Rows, wanted: Mapping[str, Counter[str]], holds: Rows, reserved: Rows, sold: Rows
+) -> Iterator[str]:
     """A confirmed order took exactly its tracked lines out of the warehouse, any other nothing; what was returned of
     it is no more than it took."""
-    wanted = _tracked(placed)
     taken = _by_order(sold, "units")
     returned = _by_order(sold, "returned")
     lines = _by_order(reserved, "quantity")
@@ -162,8 +192,9 @@ def _differences(had: Counter[str], expected: Counter[str]) -> str:
     return ", ".join(named) + (" and more" if len(differing) > 3 else "")
 
 
-def _payments_of_orders(orders: Rows, payments: Rows) -> Iterator[str]:
-    """A confirmed order is captured for its total; for any other no money is set aside or collected."""
+def _payments_of_orders(orders: Rows, charged: Collection[str], payments: Rows) -> Iterator[str]:
+    """A confirmed order is captured for its total; for any other no money is set aside or collected. Those `charged`
+    have asked for their payment."""
     by_id = {row["payment_id"]: row for row in payments}
     for order in orders:
         order_id = str(order["order_id"])
@@ -175,7 +206,9 @@ def _payments_of_orders(orders: Rows, payments: Rows) -> Iterator[str]:
             elif (payment["currency"], payment["amount"]) != (order["currency"], order["total_nanos"]):
                 total = _money(order["currency"], order["total_nanos"])
                 yield f"order {order_id} costs {total}, {_amount(payment)} was captured"
-        elif status in ("AUTHORIZING", "AUTHORIZED", "CAPTURING", "CAPTURED", "VOIDING"):
+        elif payment is None and order_id in charged:
+            yield f"order {order_id} asked for its payment, which is missing"
+        elif status not in (None, "DECLINED", "VOIDED"):
             yield f"order {order_id} is {order['status']}, its payment is {status}"
     for payment_id in by_id:
         yield f"payment {payment_id} belongs to no order"
@@ -206,6 +239,24 @@ def _provider_faults(payments: Rows, operations: Rows) -> Iterator[str]:
                 )
     for payment_id, record in done.items():
         yield f"the provider {_did(record)} for payment {payment_id}, which doesn't exist"
+
+
+def _attempt_faults(attempts: Rows, operations: Rows) -> Iterator[str]:
+    """Each operation of a payment has ended as the provider's record says, and the provider did nothing unasked."""
+    record = {row["key"]: row for row in operations}
+    for attempt in attempts:
+        name = f"{attempt['operation']} of payment {attempt['payment_id']}"
+        did = record.pop(f"{attempt['payment_id']}:{attempt['operation']}", None)
+        outcome = did["outcome"] if did else None
+        match attempt["state"]:
+            case "WAITING" | "PENDING":
+                yield f"{name} is {attempt['state']}: the provider's answer isn't known"
+            case "UNNEEDED" if outcome:
+                yield f"{name} is UNNEEDED, by the provider's record it is {outcome}"
+            case "APPROVED" | "REFUSED" as state if outcome != state:
+                yield f"{name} is {state}, by the provider's record it is {outcome or 'unknown'}"
+    for row in record.values():
+        yield f"the provider was asked for {row['kind']} of payment {row['payment_id']}, and the payment doesn't know"
 
 
 def _did(record: Mapping[str, Rows]) -> str:

@@ -80,6 +80,24 @@ ALTERATIONS = {
         "UPDATE events SET type = kept.type, data = kept.data FROM kept "
         "WHERE events.stream_id = kept.stream_id AND events.version = 2; DROP TABLE kept",
         "order {confirmed}: its events make no order"),
+    "an order whose request is gone": (
+        "order_svc", "CREATE TABLE kept AS SELECT * FROM requests WHERE order_id = '{confirmed}'; "
+        "DELETE FROM requests WHERE order_id = '{confirmed}'",
+        "INSERT INTO requests SELECT * FROM kept; DROP TABLE kept", "order {confirmed} was placed by 0 requests"),
+    "a request that placed no order": (
+        "order_svc", "INSERT INTO requests SELECT customer_id, gen_random_uuid(), fingerprint, "
+        "'00000000-0000-7000-8000-000000000000' FROM requests WHERE order_id = '{confirmed}'",
+        "DELETE FROM requests WHERE order_id = '00000000-0000-7000-8000-000000000000'",
+        "a request placed order 00000000-0000-7000-8000-000000000000, which doesn't exist"),
+    "two requests of one order": (
+        "order_svc", "INSERT INTO requests SELECT customer_id, '00000000-0000-7000-8000-000000000000', fingerprint, "
+        "order_id FROM requests WHERE order_id = '{confirmed}'",
+        "DELETE FROM requests WHERE request_id = '00000000-0000-7000-8000-000000000000'",
+        "order {confirmed} was placed by 2 requests"),
+    "a request of another customer": (
+        "order_svc", "UPDATE requests SET customer_id = 'x' || customer_id WHERE order_id = '{confirmed}'",
+        "UPDATE requests SET customer_id = substr(customer_id, 2) WHERE order_id = '{confirmed}'",
+        "order {confirmed} was placed by a request of another customer"),
     "a price that differs from the catalog": (
         "order_svc", "UPDATE prices SET price_nanos = price_nanos + 1 WHERE sku = '{sku}'",
         "UPDATE prices SET price_nanos = price_nanos - 1 WHERE sku = '{sku}'", "{sku}"),
@@ -129,6 +147,30 @@ ALTERATIONS = {
     "money held for a declined order": (
         "payment_svc", "UPDATE payments SET status = 'CAPTURED' WHERE payment_id = '{declined}'",
         "UPDATE payments SET status = 'DECLINED' WHERE payment_id = '{declined}'", "{declined}"),
+    "a payment that nobody decided on": (
+        "payment_svc", "UPDATE payments SET status = 'NEW' WHERE payment_id = '{declined}'",
+        "UPDATE payments SET status = 'DECLINED' WHERE payment_id = '{declined}'",
+        "order {declined} is REJECTED, its payment is NEW"),
+    "a declined payment that is gone": (
+        "payment_svc", "CREATE TABLE kept AS SELECT * FROM payments WHERE payment_id = '{declined}'; "
+        "CREATE TABLE kept_attempts AS SELECT * FROM attempts WHERE payment_id = '{declined}'; "
+        "DELETE FROM attempts WHERE payment_id = '{declined}'; DELETE FROM payments WHERE payment_id = '{declined}'",
+        "INSERT INTO payments SELECT * FROM kept; INSERT INTO attempts SELECT * FROM kept_attempts; "
+        "DROP TABLE kept, kept_attempts", "order {declined} asked for its payment, which is missing"),
+    "a question to the provider that is never asked": (
+        "payment_svc", "UPDATE attempts SET state = 'PENDING', due_at = 'infinity' "
+        "WHERE payment_id = '{confirmed}' AND operation = 'CAPTURE'",
+        "UPDATE attempts SET state = 'APPROVED', due_at = now() "
+        "WHERE payment_id = '{confirmed}' AND operation = 'CAPTURE'", "CAPTURE of payment {confirmed} is PENDING"),
+    "an attempt that ended otherwise": (
+        "payment_svc", "UPDATE attempts SET state = 'UNNEEDED' WHERE payment_id = '{declined}'",
+        "UPDATE attempts SET state = 'REFUSED' WHERE payment_id = '{declined}'",
+        "AUTHORIZE of payment {declined} is UNNEEDED, by the provider's record it is REFUSED"),
+    "an attempt that is gone": (
+        "payment_svc", "CREATE TABLE kept AS SELECT * FROM attempts WHERE payment_id = '{declined}'; "
+        "DELETE FROM attempts WHERE payment_id = '{declined}'",
+        "INSERT INTO attempts SELECT * FROM kept; DROP TABLE kept",
+        "the provider was asked for AUTHORIZE of payment {declined}, and the payment doesn't know"),
     "a notification that never ended": (
         "notification_svc", "UPDATE notifications SET stage = 2 WHERE order_id = '{confirmed}'",
         "UPDATE notifications SET stage = 4 WHERE order_id = '{confirmed}'", "is still IN_PROGRESS"),
@@ -177,6 +219,11 @@ CHARGES = {
         "UPDATE operations SET currency = 'USD' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
         "UPDATE operations SET currency = 'GBP' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
         "payment {0} is for 10.00 GBP, the provider did CAPTURE of 10.00 USD"),
+    "never authorised": (
+        "CREATE TABLE kept AS SELECT * FROM operations WHERE payment_id = '{0}' AND kind = 'AUTHORIZE'; "
+        "DELETE FROM operations WHERE payment_id = '{0}' AND kind = 'AUTHORIZE'",
+        "INSERT INTO operations SELECT * FROM kept; DROP TABLE kept",
+        "AUTHORIZE of payment {0} is APPROVED, by the provider's record it is unknown"),
 }  # fmt: skip
 
 
