@@ -7,6 +7,7 @@ from time import monotonic
 from devstack.stack import StackInfo
 from ops.audit.commerce import audit_commerce
 from ops.audit.messages import audit_messages, waiting_messages
+from ops.audit.notifications import audit_notifications
 from ops.audit.projections import audit_projections
 from ops.audit.report import Finding, Report
 from ops.audit.stores import Stores, open_stores
@@ -23,6 +24,7 @@ async def verify(info: StackInfo) -> Report:
     async with open_stores(info) as stores:
         await audit_commerce(stores, report)
         await audit_projections(stores, report)
+        await audit_notifications(stores, report)
         await audit_messages(stores, report)
     return report
 

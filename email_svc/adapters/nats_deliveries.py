@@ -45,6 +45,21 @@ class NatsDeliveries:
         except (NatsError, OSError, TimeoutError) as error:
             raise _unavailable(error) from error
 
+    async def everything(self) -> dict[str, Delivery]:
+        """The whole log by notification, for auditors. Raises Unavailable."""
+        found: dict[str, Delivery] = {}
+        try:
+            watcher = await (await self._open()).watchall(ignore_deletes=True)
+            try:
+                while entry := await watcher.updates():
+                    assert entry.value is not None
+                    found[entry.key] = _delivery(entry.value)
+            finally:
+                await watcher.stop()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
+        return found
+
     async def _open(self) -> KeyValue:
         if self._bucket is None:
             await self._nats.ready()

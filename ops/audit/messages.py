@@ -1,8 +1,5 @@
-"""Notifications, outboxes, streams and dead letters."""
+"""Outboxes, streams and dead letters."""
 
-from collections.abc import Iterator
-
-import asyncpg
 from nats.js.errors import NotFoundError
 
 from chassis.messaging.dead_letters import DeadLetters
@@ -13,38 +10,14 @@ from chassis.outbox.postgres import PostgresOutbox
 from ops.audit.report import Report
 from ops.audit.stores import OWNERS, Stores
 
-_STAGES = {1: "NEW", 2: "IN_PROGRESS", 3: "FAILED", 4: "PROCESSED"}
-
 
 async def audit_messages(stores: Stores, report: Report) -> None:
-    notifications = await stores.notifications.fetch("SELECT * FROM notifications")
-    orders = await stores.orders.fetch("SELECT order_id, status FROM orders WHERE customer_id <> '' AND settled")
-    report.add("notifications end", len(notifications), _notification_faults(notifications, orders))
     waiting = await waiting_messages(stores)
     report.add("outboxes and consumers are empty", len(waiting), (text for text in waiting.values() if text))
     letters = await DeadLetters(stores.nats).list()
     dead = [f"dead letter {x.sequence}: {x.type} {x.id} in {x.consumer}: {x.error}" for x in letters]
     report.add("no dead letters", len(letters), dead)
     report.add("every message type is known", len(TOPOLOGY.routes), await _unknown_types(stores))
-
-
-def _notification_faults(rows: list[asyncpg.Record], orders: list[asyncpg.Record]) -> Iterator[str]:
-    message_ids: dict[str, str] = {}
-    for row in rows:
-        notification_id, stage = row["notification_id"], row["stage"]
-        if stage not in (3, 4):
-            yield f"notification {notification_id} is still {_STAGES.get(stage, stage)}"
-        if stage == 4 and not row["message_id"]:
-            yield f"notification {notification_id} is PROCESSED without a Message-ID"
-        if (
-            row["message_id"]
-            and (other := message_ids.setdefault(row["message_id"], notification_id)) != notification_id
-        ):
-            yield f"notifications {other} and {notification_id} have one Message-ID"
-    told = {row["order_id"] for row in rows}
-    for order in orders:
-        if str(order["order_id"]) not in told:
-            yield f"nobody was notified about order {order['order_id']}, which is {order['status']}"
 
 
 async def waiting_messages(stores: Stores) -> dict[str, str]:

@@ -10,6 +10,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from chassis.errors import Unavailable
+from chassis.ids import derived_id
 from chassis.messaging.nats import Nats
 from ops.audit.stores import open_stores
 from ops.verify import verify
@@ -26,6 +27,15 @@ class Sale:
     product_id: str
     confirmed: str
     declined: str
+    customer: str
+
+    def facts(self) -> dict[str, str]:
+        """Its fields, and ids of the customer's welcome and of notifications that aren't there."""
+        return {field: getattr(self, field) for field in self.__slots__} | {
+            "welcome": derived_id("notification", "WELCOME", self.customer),
+            "absent": derived_id("notification", "WELCOME", "absent"),
+            "cancelled": derived_id("notification", "ORDER_CANCELLED", self.confirmed),
+        }
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +44,7 @@ async def sale(shop: Shop) -> Sale:
     confirmed = await shop.settled(await shop.place(sku, customer=customer))
     declined = await shop.settled(await shop.place(sku, customer=customer, token="tok_declined"))
     await shop.invariants_hold()
-    return Sale(sku, sku.rpartition("-")[0], confirmed.order_id, declined.order_id)
+    return Sale(sku, sku.rpartition("-")[0], confirmed.order_id, declined.order_id, customer)
 
 
 @asynccontextmanager
@@ -52,7 +62,7 @@ async def altered(shop: Shop, service: str, change: str, undo: str, variable: st
         await connection.close()
 
 
-# service, what is done, what takes it back, and what must be named; {…} are fields of Sale
+# service, what is done, what takes it back, and what must be named; {…} are Sale.facts()
 ALTERATIONS = {
     "an order that isn't settled": (
         "order_svc", "UPDATE orders SET settled = false WHERE order_id = '{confirmed}'",
@@ -181,8 +191,55 @@ ALTERATIONS = {
         "UPDATE notifications SET message_id = failure, failure = '' WHERE order_id = '{declined}'",
         "PROCESSED without a Message-ID"),
     "a customer nobody told": (
-        "notification_svc", "UPDATE notifications SET order_id = 'x' || order_id WHERE order_id = '{confirmed}'",
-        "UPDATE notifications SET order_id = '{confirmed}' WHERE order_id = 'x{confirmed}'", "{confirmed}"),
+        "notification_svc", "CREATE TABLE kept AS SELECT * FROM notifications WHERE order_id = '{confirmed}'; "
+        "DELETE FROM notifications WHERE order_id = '{confirmed}'",
+        "INSERT INTO notifications SELECT * FROM kept; DROP TABLE kept",
+        "nobody was notified about order {confirmed}: ORDER_CONFIRMED is missing"),
+    "a customer who was told one thing of two": (
+        "notification_svc", "UPDATE notifications SET kind = 4 WHERE order_id = '{confirmed}'",
+        "UPDATE notifications SET kind = 2 WHERE order_id = '{confirmed}'", "isn't ORDER_CANCELLED about {confirmed}"),
+    "something that never happened to an order": (
+        "notification_svc", "CREATE TABLE kept AS SELECT * FROM notifications WHERE order_id = '{confirmed}'; "
+        "UPDATE kept SET notification_id = '{cancelled}', kind = 4, message_id = 'other'; "
+        "INSERT INTO notifications SELECT * FROM kept",
+        "DELETE FROM notifications WHERE notification_id = '{cancelled}'; DROP TABLE kept",
+        "notification {cancelled} is ORDER_CANCELLED about order {confirmed}, to which that didn't happen"),
+    "a notification for somebody else": (
+        "notification_svc", "UPDATE notifications SET customer_id = 'mallory' WHERE order_id = '{confirmed}'",
+        "UPDATE notifications SET customer_id = '{customer}' WHERE order_id = '{confirmed}'",
+        "about order {confirmed} is for customer mallory, the order is {customer}'s"),
+    "a welcome for somebody else": (
+        "notification_svc", "UPDATE notifications SET customer_id = 'mallory' WHERE subject = '{customer}'",
+        "UPDATE notifications SET customer_id = '{customer}' WHERE subject = '{customer}'",
+        "welcomes {customer} and is for customer mallory"),
+    "a notification of another total": (
+        "notification_svc", "CREATE TABLE kept AS SELECT * FROM notifications WHERE order_id = '{confirmed}'; "
+        """UPDATE notifications SET content = jsonb_set(content, '{{total,units}}', '"9"') """
+        "WHERE order_id = '{confirmed}'",
+        "UPDATE notifications SET content = kept.content FROM kept "
+        "WHERE notifications.notification_id = kept.notification_id; DROP TABLE kept",
+        "about order {confirmed} says something else than happened"),
+    "an e-mail that was sent and counts as failed": (
+        "notification_svc", "UPDATE notifications SET stage = 3 WHERE order_id = '{confirmed}'",
+        "UPDATE notifications SET stage = 4 WHERE order_id = '{confirmed}'", "is FAILED, its delivery is DELIVERED"),
+    "an e-mail that was sent with another Message-ID": (
+        "notification_svc", "UPDATE notifications SET message_id = 'x' || message_id WHERE order_id = '{confirmed}'",
+        "UPDATE notifications SET message_id = substr(message_id, 2) WHERE order_id = '{confirmed}'",
+        "has the Message-ID x<"),
+    "an e-mail that took more attempts": (
+        "notification_svc", "UPDATE notifications SET attempt = attempt + 1 WHERE order_id = '{confirmed}'",
+        "UPDATE notifications SET attempt = attempt - 1 WHERE order_id = '{confirmed}'", "its delivery in attempt 1"),
+    "an e-mail that nobody sent": (
+        "notification_svc", "CREATE TABLE kept AS SELECT * FROM notifications WHERE subject = '{customer}'; "
+        "UPDATE kept SET notification_id = '{absent}', subject = 'absent', customer_id = 'absent', message_id = 'x'; "
+        "INSERT INTO notifications SELECT * FROM kept",
+        "DELETE FROM notifications WHERE notification_id = '{absent}'; DROP TABLE kept",
+        "notification {absent} is PROCESSED, the delivery log doesn't know it"),
+    "an e-mail about something forgotten": (
+        "notification_svc", "CREATE TABLE kept AS SELECT * FROM notifications WHERE subject = '{customer}'; "
+        "DELETE FROM notifications WHERE subject = '{customer}'",
+        "INSERT INTO notifications SELECT * FROM kept; DROP TABLE kept",
+        "the delivery log knows notification {welcome}, which doesn't exist"),
     "a message that stays in an outbox": (
         "customer_svc", "INSERT INTO outbox (id, aggregate_id, subject, headers, data) VALUES "
         "(gen_random_uuid(), 'x', 'to.no.stream', '{{}}', '')",
@@ -193,7 +250,7 @@ ALTERATIONS = {
 @pytest.mark.parametrize("name", ALTERATIONS)
 async def test_an_altered_row_is_found_and_named(shop: Shop, sale: Sale, name: str) -> None:
     service, change, undo, named = ALTERATIONS[name]
-    facts = {field: getattr(sale, field) for field in Sale.__slots__}
+    facts = sale.facts()
     async with altered(shop, service, change.format(**facts), undo.format(**facts)):
         report = await verify(shop.stack.info())
     assert any(named.format(**facts) in finding.text for finding in report.findings), report.findings
@@ -281,7 +338,7 @@ async def test_the_command_ends_with_1_and_names_the_thing(shop: Shop, sale: Sal
     ended = await polymart(shop, "verify", "--json")
     assert (ended.code, ended.json()["findings"]) == (0, [])
     service, change, undo, _ = ALTERATIONS["stock that no movement explains"]
-    facts = {field: getattr(sale, field) for field in Sale.__slots__}
+    facts = sale.facts()
     async with altered(shop, service, change.format(**facts), undo.format(**facts)):
         ended = await polymart(shop, "verify", "--json")
     assert ended.code == 1
