@@ -1,126 +1,203 @@
 """Projections against their sources: the search index and the orders' price list against catalog and stock."""
 
+import reprlib
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
-from elasticsearch import NotFoundError
+import asyncpg
 
 from catalog_svc.domain.category import Tree
-from catalog_svc.domain.product import Status, Stored, Tombstone
-from catalog_svc.domain.product import Variant as CatalogVariant
+from catalog_svc.domain.product import Product, Status, Stored, Tombstone
 from chassis.money import Money
 from ops.audit.report import Report
 from ops.audit.stores import Stores
-from search_svc.adapters.documents import product_from_document
+from search_svc.adapters.documents import category_to_document, product_to_document, sku_to_document
 from search_svc.adapters.engine import Engine
-from search_svc.adapters.schema import PRODUCTS
+from search_svc.adapters.schema import CATEGORIES, PARTS, PRODUCTS
+from search_svc.domain.product import Availability, Category, SkuAvailability, SkuRecord, Variant
 from search_svc.domain.product import Product as Indexed
-from search_svc.domain.product import Variant as IndexedVariant
 
 _PAGE = 1000
 
+_ANNOUNCED = "SELECT sku, availability, availability_version FROM items WHERE availability IS NOT NULL"
+_STOCK = f"{_ANNOUNCED} AND sku = ANY ($1::text[])"
+_STOCK_PAGE = f"{_ANNOUNCED} AND sku > $1 ORDER BY sku LIMIT {_PAGE}"
+_VERSIONS = "SELECT product_id, version FROM products WHERE product_id = ANY ($1::text[])"
+_PRICES = """
+SELECT product_id, sku, product_version, product_name, currency, price_nanos, untracked FROM prices
+WHERE product_id = ANY ($1::text[])
+"""
+_PRICED = "SELECT product_id FROM products UNION SELECT product_id FROM prices"
+
 
 async def audit_projections(stores: Stores, report: Report) -> None:
-    indexed = {product.product_id: product async for product in _indexed(stores.index)}
-    stock = {
-        row["sku"]: (row["availability"], row["availability_version"])
-        for row in await stores.inventory.fetch(
-            "SELECT sku, availability, availability_version FROM items WHERE availability IS NOT NULL"
-        )
-    }
-    prices = {(row["product_id"], row["sku"]): row for row in await stores.orders.fetch("SELECT * FROM prices")}
     tree = await stores.taxonomy.tree()
     index_faults: list[str] = []
     price_faults: list[str] = []
-    checked = 0
+    known: set[str] = set()
     async for page in stores.products.stream(include_deleted=True):
+        ids = [product.product_id for product in page]
+        known.update(ids)
+        documents = await _documents(stores.index, PRODUCTS, ids)
+        skus = [v.sku for product in page if isinstance(product, Product) for v in product.details.variants]
+        stock = _availability(await stores.inventory.fetch(_STOCK, skus))
+        versions = {row["product_id"]: row["version"] for row in await stores.orders.fetch(_VERSIONS, ids)}
+        prices = defaultdict[str, dict[str, Any]](dict)
+        for row in await stores.orders.fetch(_PRICES, ids):
+            prices[row["product_id"]][row["sku"]] = _price(row)
         for product in page:
-            checked += 1
-            index_faults += _index_faults(product, indexed.pop(product.product_id, None), stock, tree)
-            price_faults += _price_faults(product, prices)
-    index_faults += [f"product {product_id} is in the index and not in the catalog" for product_id in indexed]
-    price_faults += [
-        f"SKU {sku} of product {product_id} has a price and isn't in the catalog" for product_id, sku in prices
-    ]
-    report.add("the index equals its sources", checked, index_faults)
-    report.add("the price list equals the catalog", checked, price_faults)
+            key = product.product_id
+            index_faults += _index_faults(product, documents.get(key), stock, tree)
+            price_faults += _price_faults(product, versions.get(key), prices[key])
+    report.add("the index equals its sources", len(known), index_faults)
+    report.add("the index equals its sources", 0, [fault async for fault in _strangers(stores.index, known)])
+    report.add("the index equals its sources", 0, [fault async for fault in _part_faults(stores, tree)])
+    priced = {row["product_id"] for row in await stores.orders.fetch(_PRICED)}
+    price_faults += [f"product {key} is in the price list and not in the catalog" for key in sorted(priced - known)]
+    report.add("the price list equals the catalog", len(known), price_faults)
 
 
-async def _indexed(engine: Engine) -> AsyncIterator[Indexed]:
-    """Every document of the index, tombstones too."""
+def _availability(rows: Sequence[asyncpg.Record]) -> dict[str, SkuAvailability]:
+    return {row["sku"]: SkuAvailability(Availability[row["availability"]], row["availability_version"]) for row in rows}
+
+
+async def _documents(engine: Engine, alias: str, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    if not keys:
+        return {}
+    answer = await engine.client.mget(index=alias, ids=keys, realtime=True)
+    return {item["_id"]: item["_source"] for item in answer["docs"] if item.get("found")}
+
+
+async def _strangers(engine: Engine, known: set[str]) -> AsyncIterator[str]:
+    """Documents of products that the catalog never had."""
+    await engine.client.indices.refresh(index=PRODUCTS, ignore_unavailable=True)
     after: Sequence[Any] | None = None
     while True:
-        try:
-            await engine.client.indices.refresh(index=PRODUCTS)
-            answer = await engine.client.search(
-                index=PRODUCTS, size=_PAGE, sort=[{"product_id": "asc"}], search_after=after, track_total_hits=False
-            )
-        except NotFoundError:
-            return
+        answer = await engine.client.search(
+            index=PRODUCTS,
+            size=_PAGE,
+            sort=[{"product_id": "asc"}],
+            search_after=after,
+            source=False,
+            track_total_hits=False,
+            ignore_unavailable=True,
+        )
         hits = answer["hits"]["hits"]
         for hit in hits:
-            yield product_from_document(hit["_source"])
+            if hit["_id"] not in known:
+                yield f"product {hit['_id']} is in the index and not in the catalog"
         if len(hits) < _PAGE:
             return
         after = hits[-1]["sort"]
 
 
+async def _part_faults(stores: Stores, tree: Tree) -> AsyncIterator[str]:
+    """What the index holds by SKU and by category, whether or not a product has them."""
+    announced, last = 0, ""
+    while stock := _availability(await stores.inventory.fetch(_STOCK_PAGE, last)):
+        announced += len(stock)
+        last = list(stock)[-1]
+        parts = await _documents(stores.index, PARTS, list(stock))
+        for sku, availability in stock.items():
+            # Which products ever had it, nobody else remembers.
+            part = {**parts.get(sku, {}), "product_ids": []}
+            if differing := _differing(part, sku_to_document(SkuRecord(sku, availability))):
+                yield f"SKU {sku}: {differing} in the index"
+    for start in range(0, len(tree.categories), _PAGE):
+        keys = list(tree.categories)[start : start + _PAGE]
+        documents = await _documents(stores.index, CATEGORIES, keys)
+        for key in keys:
+            category = Category(key, tree.path(key), tree.categories[key].path_version)
+            if differing := _differing(documents.get(key, {}), category_to_document(category)):
+                yield f"category {key}: {differing} in the index"
+    counted = await stores.index.client.count(
+        index=PARTS, query={"exists": {"field": "version"}}, ignore_unavailable=True
+    )
+    if counted["count"] > announced:
+        yield f"the index has the availability of {counted['count']} SKUs, {announced} were announced"
+
+
 def _index_faults(
-    product: Stored, indexed: Indexed | None, stock: Mapping[str, tuple[str, int]], tree: Tree
+    product: Stored, document: Mapping[str, Any] | None, stock: Mapping[str, SkuAvailability], tree: Tree
 ) -> Iterator[str]:
     name = f"product {product.product_id}"
-    if indexed is None:
+    if document is None:
         if not isinstance(product, Tombstone):
             yield f"{name} is not in the index"
         return
-    if indexed.version != product.version or indexed.deleted != isinstance(product, Tombstone):
-        yield f"{name} is at version {product.version}, the index at {indexed.version}"
+    if document.get("version") != product.version:
+        yield f"{name} is at version {product.version}, the index at {document.get('version')}"
         return
     if isinstance(product, Tombstone):
-        return
+        expected = product_to_document(Indexed(product.product_id, product.version, deleted=True))
+    else:
+        expected = product_to_document(_indexed(product, stock, tree))
+        category_id = product.details.category_id
+        if category_id and category_id not in tree.categories:
+            yield f"{name}: its category {category_id} isn't in the catalog"
+    if differing := _differing(_flat(document), _flat(expected)):
+        yield f"{name}: {differing} in the index"
+
+
+def _indexed(product: Product, stock: Mapping[str, SkuAvailability], tree: Tree) -> Indexed:
+    """The product as search should know it."""
     details = product.details
-    pairs = {
-        "name": (details.name, indexed.name),
-        "description": (details.description, indexed.description),
-        "brand": (details.brand, indexed.brand),
-        "status": (details.status is Status.ACTIVE, indexed.active),
-        "category": (details.category_id, indexed.category.category_id),
-        "tags": (details.tags, indexed.tags),
-        "attributes": (dict(details.attributes), dict(indexed.attributes)),
-        "variants": (_variants(details.variants), _variants(indexed.variants)),
-    }
-    for field, (source, copy) in pairs.items():
-        if source != copy:
-            yield f"{name}: {field} in the index differs from the catalog's"
     if category := tree.categories.get(details.category_id):
-        path = tree.path(category.category_id)
-        if (indexed.category.path, indexed.category.version) != (path, category.path_version):
-            yield (
-                f"{name}: the index has its category as {indexed.category.path} at version {indexed.category.version}, "
-                f"the catalog as {path} at {category.path_version}"
-            )
-    elif details.category_id:
-        yield f"{name}: its category {details.category_id} isn't in the catalog"
-    for sku in (variant.sku for variant in details.variants):
-        known = indexed.availability.get(sku)
-        seen = (known.level.name, known.version) if known else None
-        if seen != stock.get(sku):
-            yield f"{name}: the index has SKU {sku} as {seen}, the stock as {stock.get(sku)}"
+        shown = Category(category.category_id, tuple(tree.path(category.category_id)), category.path_version)
+    else:
+        shown = Category(details.category_id)
+    return Indexed(
+        product.product_id,
+        product.version,
+        active=details.status is Status.ACTIVE,
+        name=details.name,
+        description=details.description,
+        brand=details.brand,
+        category=shown,
+        tags=details.tags,
+        attributes=details.attributes,
+        variants=tuple(Variant(v.sku, v.price, v.name, v.eans, v.untracked, v.options) for v in details.variants),
+        availability={sku: stock[sku] for sku in details.skus if sku in stock},
+    )
 
 
-def _variants(variants: Sequence[CatalogVariant] | Sequence[IndexedVariant]) -> list[tuple[object, ...]]:
-    return [(v.sku, v.price, v.name, tuple(v.eans), v.untracked, dict(v.options)) for v in variants]
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document's fields, those of `rest` as `rest.name`."""
+    fields = {f"rest.{name}": value for name, value in document.get("rest", {}).items()}
+    return {**{name: value for name, value in document.items() if name != "rest"}, **fields}
 
 
-def _price_faults(product: Stored, prices: dict[tuple[str, str], Any]) -> Iterator[str]:
-    if isinstance(product, Tombstone) or product.details.status is not Status.ACTIVE:
-        return
-    for variant in product.details.variants:
-        row = prices.pop((product.product_id, variant.sku), None)
-        if row is None:
-            yield f"SKU {variant.sku} has no price in the price list"
-        elif (row["currency"], row["price_nanos"]) != (variant.price.currency, variant.price.nanos):
-            listed = Money(row["currency"], row["price_nanos"])
-            yield f"SKU {variant.sku} costs {variant.price}, in the price list {listed}"
-        elif row["untracked"] != variant.untracked:
-            yield f"SKU {variant.sku} differs in tracking between catalog and price list"
+def _price_faults(product: Stored, version: int | None, prices: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    name = f"product {product.product_id}"
+    if version != product.version:
+        yield f"{name} is at version {product.version}, the price list at {version}"
+    sold: dict[str, dict[str, Any]] = {}
+    if isinstance(product, Product) and product.details.status is Status.ACTIVE:
+        known = {"product_version": product.version, "product_name": product.details.name}
+        sold = {v.sku: {**known, "price": str(v.price), "untracked": v.untracked} for v in product.details.variants}
+    for sku in sorted(sold.keys() | prices.keys()):
+        if sku not in prices:
+            yield f"SKU {sku} of {name} has no price in the price list"
+        elif sku not in sold:
+            yield f"SKU {sku} of {name} has a price and isn't sold"
+        elif differing := _differing(prices[sku], sold[sku]):
+            yield f"SKU {sku} of {name}: {differing} in the price list"
+
+
+def _price(row: asyncpg.Record) -> dict[str, Any]:
+    return {
+        "product_version": row["product_version"],
+        "product_name": row["product_name"],
+        "price": str(Money(row["currency"], row["price_nanos"])),
+        "untracked": row["untracked"],
+    }
+
+
+def _differing(had: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """The fields that differ, with what they are and should be; empty where none does."""
+    return ", ".join(
+        f"{name} is {reprlib.repr(had.get(name))} instead of {reprlib.repr(expected.get(name))}"
+        for name in sorted(expected.keys() | had.keys())
+        if had.get(name) != expected.get(name)
+    )

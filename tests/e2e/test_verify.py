@@ -1,5 +1,6 @@
 """`polymart verify` sees one altered row or document of every kind, and names it."""
 
+import secrets
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +8,9 @@ from dataclasses import dataclass, replace
 
 import asyncpg
 import pytest
+from polymart.catalog.v1.category_pb2 import Category
+from polymart.catalog.v1.taxonomy_service_pb2 import CreateCategoryRequest
+from polymart.inventory.v1.inventory_service_pb2 import SetStockRequest, StockCount
 from pymongo import AsyncMongoClient
 
 from chassis.errors import Unavailable
@@ -14,9 +18,9 @@ from chassis.ids import derived_id
 from chassis.messaging.nats import Nats
 from ops.audit.stores import open_stores
 from ops.verify import verify
-from search_svc.adapters.schema import PRODUCTS
+from search_svc.adapters.schema import CATEGORIES, PARTS, PRODUCTS
 from tests.e2e.command import polymart
-from tests.e2e.shop import Shop
+from tests.e2e.shop import TIMEOUT, Shop
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,26 @@ ALTERATIONS = {
     "a price that differs from the catalog": (
         "order_svc", "UPDATE prices SET price_nanos = price_nanos + 1 WHERE sku = '{sku}'",
         "UPDATE prices SET price_nanos = price_nanos - 1 WHERE sku = '{sku}'", "{sku}"),
+    "a price of another version": (
+        "order_svc", "UPDATE prices SET product_version = product_version + 1 WHERE sku = '{sku}'",
+        "UPDATE prices SET product_version = product_version - 1 WHERE sku = '{sku}'",
+        "SKU {sku} of product {product_id}: product_version is 2 instead of 1 in the price list"),
+    "a price under another name": (
+        "order_svc", "UPDATE prices SET product_name = 'x' || product_name WHERE sku = '{sku}'",
+        "UPDATE prices SET product_name = substr(product_name, 2) WHERE sku = '{sku}'",
+        "SKU {sku} of product {product_id}: product_name is"),
+    "a price of something else": (
+        "order_svc", "INSERT INTO prices SELECT product_id, 'other', product_version, product_name, currency, "
+        "price_nanos, untracked FROM prices WHERE sku = '{sku}'", "DELETE FROM prices WHERE sku = 'other'",
+        "SKU other of product {product_id} has a price and isn't sold"),
+    "a product of another version in the price list": (
+        "order_svc", "UPDATE products SET version = version + 1 WHERE product_id = '{product_id}'",
+        "UPDATE products SET version = version - 1 WHERE product_id = '{product_id}'",
+        "product {product_id} is at version 1, the price list at 2"),
+    "a product of the price list alone": (
+        "order_svc", "INSERT INTO products VALUES ('stranger', 1)",
+        "DELETE FROM products WHERE product_id = 'stranger'",
+        "product stranger is in the price list and not in the catalog"),
     "stock that no movement explains": (
         "inventory_svc", "UPDATE stock SET on_hand = on_hand + 1 WHERE sku = '{sku}'",
         "UPDATE stock SET on_hand = on_hand - 1 WHERE sku = '{sku}'", "{sku}"),
@@ -293,17 +317,91 @@ async def test_the_providers_record_is_compared(shop: Shop, sale: Sale, name: st
     assert (await verify(shop.stack.info())).findings == []
 
 
-async def test_an_altered_document_of_the_index_is_found_and_named(shop: Shop, sale: Sale) -> None:
+# What a query reads and what an answer shows, a field each.
+MISTAKES: dict[str, object] = {
+    "version": 99, "deleted": True, "shown": False, "name": "altered", "brand": "altered", "category_id": "altered",
+    "category_version": 9, "categories": ["altered"], "text": "altered", "codes": ["altered"],
+    "attributes": ["altered"], "in_stock": False, "prices": ["GBP0000000000000000001"],
+    "price_from": "GBP0000000000000000001",
+}  # fmt: skip
+HIDDEN_MISTAKES: dict[str, object] = {
+    "description": "altered", "category_path": ["altered"], "tags": ["altered"],
+    "attributes": [{"name": "altered", "flag": True}], "variants": [], "availability": [],
+}  # fmt: skip
+
+
+async def test_each_altered_field_of_the_index_is_found_and_named(shop: Shop, sale: Sale) -> None:
     async with open_stores(shop.stack.info()) as stores:
         client = stores.index.client
         original = (await client.get(index=PRODUCTS, id=sale.product_id))["_source"]
+        assert original.keys() - MISTAKES.keys() == {"product_id", "rest"}
+        assert original["rest"].keys() == HIDDEN_MISTAKES.keys()
+        changed = {field: {**original, field: value} for field, value in MISTAKES.items()}
+        for field, value in HIDDEN_MISTAKES.items():
+            changed[f"rest.{field}"] = {**original, "rest": {**original["rest"], field: value}}
         try:
-            for change in ({"version": original["version"] + 1}, {"name": "altered"}):
-                await client.index(index=PRODUCTS, id=sale.product_id, document={**original, **change})
-                report = await verify(shop.stack.info())
-                assert any(sale.product_id in finding.text for finding in report.findings), change
+            for field, document in changed.items():
+                await client.index(index=PRODUCTS, id=sale.product_id, document=document)
+                texts = [finding.text for finding in (await verify(shop.stack.info())).findings]
+                assert len(texts) == 1, texts
+                assert texts[0].startswith(f"product {sale.product_id}"), texts
+                assert field in texts[0], texts
         finally:
             await client.index(index=PRODUCTS, id=sale.product_id, document=original)
+
+
+async def test_an_altered_availability_of_what_no_product_has_is_found(shop: Shop) -> None:
+    sku = f"loose-{secrets.token_hex(4)}"
+    await shop.clients.inventory.SetStock(SetStockRequest(counts=[StockCount(sku=sku, on_hand=9)]), timeout=TIMEOUT)
+    await shop.invariants_hold()
+    async with open_stores(shop.stack.info()) as stores:
+        client = stores.index.client
+        original = (await client.get(index=PARTS, id=sku))["_source"]
+        try:
+            for change in ({"level": 3}, {"version": original["version"] + 1}):
+                await client.index(index=PARTS, id=sku, document={**original, **change})
+                texts = [finding.text for finding in (await verify(shop.stack.info())).findings]
+                assert [text.partition(":")[0] for text in texts] == [f"SKU {sku}"], texts
+            await client.delete(index=PARTS, id=sku)
+            (finding,) = (await verify(shop.stack.info())).findings
+            assert finding.text.startswith(f"SKU {sku}:")
+        finally:
+            await client.index(index=PARTS, id=sku, document=original)
+        try:
+            await client.index(index=PARTS, id="never-announced", document=original, refresh=True)
+            (finding,) = (await verify(shop.stack.info())).findings
+            assert finding.text.startswith("the index has the availability of")
+        finally:
+            await client.delete(index=PARTS, id="never-announced", refresh=True)
+    await shop.invariants_hold()
+
+
+async def test_an_altered_path_of_what_no_product_is_in_is_found(shop: Shop) -> None:
+    request = CreateCategoryRequest(category=Category(name=f"Empty {secrets.token_hex(4)}"))
+    category = await shop.clients.taxonomy.CreateCategory(request, timeout=TIMEOUT)
+    await shop.invariants_hold()
+    async with open_stores(shop.stack.info()) as stores:
+        client = stores.index.client
+        original = (await client.get(index=CATEGORIES, id=category.category_id))["_source"]
+        try:
+            await client.index(index=CATEGORIES, id=category.category_id, document={**original, "path": ["altered"]})
+            (finding,) = (await verify(shop.stack.info())).findings
+            assert finding.text.startswith(f"category {category.category_id}: path is ['altered'] instead of")
+        finally:
+            await client.index(index=CATEGORIES, id=category.category_id, document=original)
+
+
+async def test_a_document_of_a_product_that_never_was_is_found(shop: Shop, sale: Sale) -> None:
+    async with open_stores(shop.stack.info()) as stores:
+        client = stores.index.client
+        original = (await client.get(index=PRODUCTS, id=sale.product_id))["_source"]
+        stranger = {**original, "product_id": "stranger"}
+        try:
+            await client.index(index=PRODUCTS, id="stranger", document=stranger, refresh=True)
+            (finding,) = (await verify(shop.stack.info())).findings
+            assert finding.text == "product stranger is in the index and not in the catalog"
+        finally:
+            await client.delete(index=PRODUCTS, id="stranger", refresh=True)
 
 
 async def test_an_altered_product_is_found_and_named(shop: Shop, sale: Sale) -> None:
