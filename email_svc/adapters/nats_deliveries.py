@@ -51,11 +51,11 @@ class NatsDeliveries:
         try:
             watcher = await (await self._open()).watchall(ignore_deletes=True)
             try:
-                while entry := await watcher.updates():
+                while entry := await watcher.updates():  # type: ignore[no-untyped-call]
                     assert entry.value is not None
                     found[entry.key] = _delivery(entry.value)
             finally:
-                await watcher.stop()
+                await watcher.stop()  # type: ignore[no-untyped-call]
         except (NatsError, OSError, TimeoutError) as error:
             raise _unavailable(error) from error
         return found
