@@ -173,7 +173,7 @@ class Shop:
         """Everything settles, and all stores agree."""
         await quiet(self.stack.info(), PATIENCE)
         report = await verify(self.stack.info())
-        assert report.findings == []
+        assert report.findings == [], report.findings
 
     async def serving(self, service: str, seconds: float = PATIENCE) -> None:
         from ops.main import health
