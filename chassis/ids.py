@@ -23,11 +23,11 @@ def derived_id(*parts: str) -> str:
 
 
 def is_uuid(text: str) -> bool:
+    """Whether `text` is a UUID as it is usually written, in either case: 32 digits and four hyphens."""
     try:
-        UUID(text)
+        return str(UUID(text)) == text.lower()
     except ValueError:
         return False
-    return len(text) == 36
 
 
 def subject_token(key: str) -> str:
