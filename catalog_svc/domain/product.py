@@ -6,6 +6,7 @@ from datetime import datetime
 from math import isfinite
 
 from chassis.errors import Violation
+from chassis.ids import printable
 from chassis.money import Money
 
 AttributeValue = str | float | bool
@@ -25,6 +26,7 @@ MAX_EANS = 20
 MAX_BYTES = 256 * 1024
 
 _EAN_LENGTHS = (8, 12, 13, 14)
+_LAYOUT = str.maketrans("", "", "\t\n\r\u2028\u2029")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def _name(details: Details) -> Iterator[Violation]:
 
 
 def _description(details: Details) -> Iterator[Violation]:
-    yield from _text(details.description, "description", MAX_DESCRIPTION)
+    yield from _text(details.description, "description", MAX_DESCRIPTION, lines=True)
 
 
 def _brand(details: Details) -> Iterator[Violation]:
@@ -173,10 +175,10 @@ def _attributes(details: Details) -> Iterator[Violation]:
         return
     for name, value in details.attributes.items():
         path = attribute_path(name)
-        if not name.strip() or len(name) > MAX_ATTRIBUTE_NAME:
-            yield Violation(path, f"the name must have 1 to {MAX_ATTRIBUTE_NAME} characters")
+        if not name.strip() or len(name) > MAX_ATTRIBUTE_NAME or not printable(name):
+            yield Violation(path, f"the name must have 1 to {MAX_ATTRIBUTE_NAME} printable characters")
         elif isinstance(value, str):
-            yield from _text(value, path, MAX_ATTRIBUTE_TEXT)
+            yield from _text(value, path, MAX_ATTRIBUTE_TEXT, lines=True)
         elif not isfinite(value):
             yield Violation(path, "must be a finite number")
 
@@ -222,11 +224,14 @@ _RULES = {
 }
 
 
-def _text(text: str, path: str, maximum: int, *, required: bool = False) -> Iterator[Violation]:
+def _text(text: str, path: str, maximum: int, *, required: bool = False, lines: bool = False) -> Iterator[Violation]:
+    """`lines`: it may have line breaks and tabs."""
     if required and not text.strip():
         yield Violation(path, "is required")
     elif len(text) > maximum:
         yield Violation(path, f"has {len(text):,} characters, over {maximum:,}")
+    elif not printable(text.translate(_LAYOUT) if lines else text):
+        yield Violation(path, f"must not hold control characters{'' if lines else ' or line breaks'}")
 
 
 def _at_most(items: Sequence[object], path: str, maximum: int) -> Iterator[Violation]:

@@ -6,6 +6,7 @@ import grpc
 from polymart.inventory.v1 import inventory_service_pb2 as pb
 from polymart.inventory.v1 import inventory_service_pb2_grpc, stock_pb2
 
+from chassis.ids import printable
 from chassis.rpc.validation import Validator
 from inventory_svc.application import levels as stock
 from inventory_svc.application.ports import Warehouse
@@ -41,7 +42,7 @@ class InventoryServicer(inventory_service_pb2_grpc.InventoryServiceServicer):
             path = f"adjustments[{index}]"
             check.check(abs(a.delta) <= MAX_UNITS, f"{path}.delta", f"must be within {MAX_UNITS} of 0")
             check.check(
-                len(a.reason) <= _LONGEST_REASON and _printable(a.reason),
+                len(a.reason) <= _LONGEST_REASON and printable(a.reason),
                 f"{path}.reason",
                 f"must be at most {_LONGEST_REASON} printable characters",
             )
@@ -55,7 +56,7 @@ class InventoryServicer(inventory_service_pb2_grpc.InventoryServiceServicer):
 
     async def GetStock(self, request: pb.GetStockRequest, context: object) -> stock_pb2.StockLevel:
         check = Validator(request)
-        check.check(_printable(request.sku), "sku", "must be printable")
+        check.check(printable(request.sku), "sku", "must be printable")
         check.done()
         return _level(await stock.get_stock(request.sku, warehouse=self._warehouse))
 
@@ -63,7 +64,7 @@ class InventoryServicer(inventory_service_pb2_grpc.InventoryServiceServicer):
         check = Validator(request)
         check.check(len(request.skus) <= _MOST, "skus", f"must be at most {_MOST}")
         for index, sku in enumerate(request.skus):
-            check.check(_printable(sku), f"skus[{index}]", "must be printable")
+            check.check(printable(sku), f"skus[{index}]", "must be printable")
         check.done()
         levels = await stock.batch_get_stock(list(request.skus), warehouse=self._warehouse)
         return pb.BatchGetStockResponse(levels=map(_level, levels))
@@ -88,16 +89,12 @@ def _check_skus(check: Validator, field: str, skus: Sequence[str]) -> None:
     for index, sku in enumerate(skus):
         path = f"{field}[{index}].sku"
         check.check(
-            len(sku) <= _LONGEST_SKU and _printable(sku),
+            len(sku) <= _LONGEST_SKU and printable(sku),
             path,
             f"must be 1 to {_LONGEST_SKU} printable characters",
         )
         check.check(not sku or sku not in seen, path, "must not stand twice")
         seen.add(sku)
-
-
-def _printable(text: str) -> bool:
-    return not text or text.isprintable()
 
 
 def _availability(level: Level) -> stock_pb2.Availability.ValueType:

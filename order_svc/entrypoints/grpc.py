@@ -13,7 +13,7 @@ from polymart.order.v1 import order_service_pb2 as pb
 
 from chassis.clock import Clock
 from chassis.errors import InvalidArgument, Violation
-from chassis.ids import NewId, is_uuid
+from chassis.ids import NewId, is_uuid, printable
 from chassis.messaging.envelope import Envelope
 from chassis.postgres import Transaction
 from chassis.rpc.paging import PageToken, fingerprint, page_size
@@ -91,7 +91,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         check = Validator(request)
-        check.check(_printable(request.customer_id, _LONGEST_ID), "customer_id", _printable_rule(_LONGEST_ID))
+        _check_text(check, request.customer_id, "customer_id", _LONGEST_ID)
         check.check(not request.status or request.status in _STATUS_OF, "status", "is no status of an order")
         check.done()
         size = page_size(request.page_size)
@@ -130,11 +130,11 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
 
 def _check_place(request: pb.PlaceOrderRequest) -> None:
     check = Validator(request)
-    check.check(_printable(request.customer_id, _LONGEST_ID), "customer_id", _printable_rule(_LONGEST_ID))
-    check.check(_printable(request.payment_token, _LONGEST_TOKEN), "payment_token", _printable_rule(_LONGEST_TOKEN))
+    _check_text(check, request.customer_id, "customer_id", _LONGEST_ID)
+    _check_text(check, request.payment_token, "payment_token", _LONGEST_TOKEN)
     check.check(len(request.lines) <= _MOST_LINES, "lines", f"must be at most {_MOST_LINES}")
     for index, line in enumerate(request.lines):
-        check.check(_printable(line.sku, _LONGEST_ID), f"lines[{index}].sku", _printable_rule(_LONGEST_ID))
+        _check_text(check, line.sku, f"lines[{index}].sku", _LONGEST_ID)
         check.check(
             0 <= line.quantity <= _MOST_UNITS,
             f"lines[{index}].quantity",
@@ -150,12 +150,9 @@ def _position(token: str, filtered: str) -> str:
     return before
 
 
-def _printable(text: str, longest: int) -> bool:
-    return len(text) <= longest and (not text or text.isprintable())
-
-
-def _printable_rule(longest: int) -> str:
-    return f"must be at most {longest} printable characters"
+def _check_text(check: Validator, text: str, field: str, longest: int) -> None:
+    ok = len(text) <= longest and printable(text)
+    check.check(ok, field, f"must be at most {longest} printable characters")
 
 
 def _canonical(uuid: str) -> str:

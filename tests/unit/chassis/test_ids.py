@@ -2,7 +2,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from chassis.ids import is_uuid
+from chassis.ids import is_uuid, printable
 
 DIGITS = uuid4().hex
 
@@ -27,3 +27,15 @@ def test_a_uuid_may_be_in_either_case(text: str) -> None:
 )
 def test_what_postgresql_refuses_or_is_spelled_otherwise_is_no_uuid(text: str) -> None:
     assert not is_uuid(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "A-1", "Müller & Söhne", "杯子", "10\N{NO-BREAK SPACE}cm", "👩\N{ZERO WIDTH JOINER}🔧"]
+)
+def test_what_people_write_in_names_is_printable(text: str) -> None:
+    assert printable(text)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "A\nB", "A\tB", "A\x7f", "a\x85b", "a\N{LINE SEPARATOR}b", "a\ud800b"])
+def test_control_characters_and_line_breaks_are_not_printable(text: str) -> None:
+    assert not printable(text)
