@@ -71,6 +71,17 @@ async def test_a_placed_order_is_there_with_its_messages(db: Postgres, orders: P
     assert published == entry.data
 
 
+async def test_the_payment_token_goes_to_the_payment_and_nowhere_else(db: Postgres, orders: PostgresOrders) -> None:
+    token = f"tok_{uuid4()}"
+    placed = OrderPlaced("alice", (MUG,), MUG.total, token, NOW + timedelta(minutes=30))
+    order = await orders.add(a_request(), place(uuid7(), placed, NOW))
+    await advance(orders, told(order, *ALL_THE_WAY))
+    assert (await orders.get(order.order_id)).payment_token == token
+    rows = await db.fetch("SELECT subject, data FROM outbox")
+    assert [row["subject"].split(".")[-2] for row in rows if token.encode() in row["data"]] == ["AuthorizePayment"]
+    assert not any(token.encode() in entry.data for entry in await orders.history(order.order_id))
+
+
 async def test_one_request_places_one_order_however_often_it_comes(db: Postgres, orders: PostgresOrders) -> None:
     request = a_request()
     placed = await asyncio.gather(*(orders.add(request, a_decision()) for _ in range(20)))
