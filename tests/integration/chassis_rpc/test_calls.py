@@ -211,13 +211,17 @@ async def test_one_line_for_each_call_never_what_was_asked(stage: Stage) -> None
         await stage.stub.unary(text("a word of mine"), timeout=5)
         await failure(stage.stub, "unary", "missing")
         await failure(stage.stub, "unary", "boom")
-        await until(lambda: len(lines) == 3)
+        outage = await failure(stage.stub, "unary", "outage")
+        await until(lambda: len(lines) == 4)
     told = [(line["log_level"], line["code"], line["reason"], line["service"]) for line in lines]
     assert told == [
         ("debug", "OK", None, "echo_svc"),
         ("info", "NOT_FOUND", "ORDER_NOT_FOUND", "echo_svc"),
         ("error", "INTERNAL", "INTERNAL", "echo_svc"),
+        ("warning", "UNAVAILABLE", "UNAVAILABLE", "echo_svc"),
     ]
+    assert lines[3]["cause"] == "10.1.2.3"
+    assert "10.1.2.3" not in str(outage)
     assert all(line["method"] == f"{NAME}/Unary" and line["ms"] >= 0 for line in lines)
     assert "a word of mine" not in json.dumps(lines, default=str)
 

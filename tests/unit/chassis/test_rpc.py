@@ -12,7 +12,7 @@ from polymart.catalog.v1.product_pb2 import Product, Variant
 from polymart.customer.v1.customer_pb2 import Customer
 from polymart.order.v1.order_service_pb2 import ListOrdersRequest, PlaceOrderLine, PlaceOrderRequest
 
-from chassis.errors import Internal, InvalidArgument, NotFound, Violation
+from chassis.errors import Aborted, Internal, InvalidArgument, NotFound, Unavailable, Violation
 from chassis.rpc.errors import as_ours, to_status
 from chassis.rpc.mask import masked_paths
 from chassis.rpc.paging import PageToken, fingerprint, page_size
@@ -175,6 +175,11 @@ def test_a_status_always_fits_into_a_clients_metadata(count: int, text: str) -> 
 def test_the_text_of_what_nobody_expected_stays_inside() -> None:
     for error in (RuntimeError("secret"), Internal("secret"), OSError("secret"), KeyError("secret")):
         assert "secret" not in str(as_ours(error))
+    for outage in (Unavailable("db-7:5432 secret"), Aborted("tuple of secret")):
+        told = as_ours(outage)
+        assert (told.code, told.reason) == (outage.code, outage.reason)
+        assert "secret" not in str(told)
+    assert str(as_ours(Unavailable("the service is stopping", reason="STOPPING"))) == "the service is stopping"
     assert as_ours(RuntimeError()).code == "INTERNAL"
     assert as_ours(TimeoutError()).code == as_ours(ConnectionResetError()).code == "UNAVAILABLE"
     assert as_ours(NotImplementedError()).code == "UNIMPLEMENTED"
