@@ -22,7 +22,7 @@ from chassis.clock import Clock
 from chassis.errors import InvalidArgument, ResourceExhausted, Violation
 from chassis.ids import NewId
 from chassis.rpc.mask import masked_paths
-from chassis.rpc.paging import PageToken, fingerprint, page_size
+from chassis.rpc.paging import PageToken, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -53,7 +53,7 @@ class CatalogServicer(CatalogServiceServicer):
         validator, given = Validator(request), request.product
         details, faults = _read(given)
         if request.HasField("product"):
-            _collect(validator, [*_given_id(given), *faults], "product.")
+            validator.add([*_given_id(given), *faults], "product.")
         validator.done()
         product = await use_cases.create_product(
             given.product_id, details, products=self._products, clock=self._clock, new_id=self._new_id
@@ -79,13 +79,13 @@ class CatalogServicer(CatalogServiceServicer):
         try:
             fields = masked_paths(request.update_mask, given, FIELDS)
         except InvalidArgument as error:
-            _collect(validator, error.violations)
+            validator.add(error.violations)
             fields = [field for field in FIELDS if field in request.update_mask.paths]
         details, faults = read_details(given)
         faults = [fault for fault in faults if _top(fault.field) in fields]
         if request.HasField("product"):
             faults += id_violations(given.product_id, "product_id")
-        _collect(validator, [*faults, *violations(details, fields)], "product.")
+        validator.add([*faults, *violations(details, fields)], "product.")
         validator.done()
         change = Change(given.product_id, details, fields, given.etag)
         product = await use_cases.update_product(
@@ -101,16 +101,15 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListProducts(
         self, request: messages.ListProductsRequest, context: Context
     ) -> messages.ListProductsResponse:
-        filters = fingerprint(request)
-        after = str(PageToken.decode(request.page_token, filters).get("after", ""))
-        page, more = await use_cases.list_products(
-            after, page_size(request.page_size), request.brand, products=self._products
-        )
+        validator = Validator(request)
+        size, after = asked_page(request, validator, lambda token: str(token["after"]))
+        validator.done()
+        page, more = await use_cases.list_products(after or "", size, request.brand, products=self._products)
         # Large products make a page shorter than was asked for.
         fitting = next(_chunks(map(product_message, page), _ANSWER_BYTES), [])
         token = ""
         if more or len(fitting) < len(page):
-            token = PageToken.encode({"after": fitting[-1].product_id}, filters)
+            token = PageToken.encode({"after": fitting[-1].product_id}, fingerprint(request))
         return messages.ListProductsResponse(products=fitting, next_page_token=token)
 
     async def BatchGetVariants(
@@ -169,11 +168,6 @@ def _import_result(answer: Answer) -> messages.ImportResult:
             messages.ImportViolation(field=fault.field, description=fault.description) for fault in answer.violations
         ],
     )
-
-
-def _collect(validator: Validator, faults: Iterable[Violation], path: str = "") -> None:
-    for fault in faults:
-        validator.check(False, path + fault.field, fault.description)
 
 
 def _top(field: str) -> str:

@@ -123,7 +123,10 @@ async def test_requests_are_checked(catalog: Catalog) -> None:
         ),
         (stub.BatchGetVariants(messages.BatchGetVariantsRequest(skus=["s"] * 2_001), timeout=LIMIT), {"skus"}),
         (stub.ListProducts(messages.ListProductsRequest(page_size=-1), timeout=LIMIT), {"page_size"}),
-        (stub.ListProducts(messages.ListProductsRequest(page_token="what?"), timeout=LIMIT), {"page_token"}),
+        (
+            stub.ListProducts(messages.ListProductsRequest(page_token="what?", page_size=-1), timeout=LIMIT),
+            {"page_size", "page_token"},
+        ),
     ]
     for call, fields in calls:
         code, _, violated = await refusal(call)

@@ -15,7 +15,7 @@ from polymart.order.v1.order_service_pb2 import ListOrdersRequest, PlaceOrderLin
 from chassis.errors import Aborted, Internal, InvalidArgument, NotFound, Unavailable, Violation
 from chassis.rpc.errors import as_ours, to_status
 from chassis.rpc.mask import masked_paths
-from chassis.rpc.paging import PageToken, fingerprint, page_size
+from chassis.rpc.paging import PageToken, Position, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 
 UUID = "0190b9b4-7e1c-7a53-8a3b-6f6f0c1d2e3f"
@@ -118,19 +118,36 @@ def test_each_bad_path_of_a_mask_is_named() -> None:
 # Pages
 
 
+def before(token: Position) -> str:
+    return str(token["before"])
+
+
 def test_page_sizes() -> None:
-    assert [page_size(n) for n in (0, 1, 500, 501)] == [50, 1, 500, 500]
+    def size(asked: int) -> int:
+        request = ListOrdersRequest(page_size=asked)
+        check = Validator(request)
+        wanted, after = asked_page(request, check, before)
+        check.done()
+        assert after is None
+        return wanted
+
+    assert [size(n) for n in (0, 1, 500, 501)] == [50, 1, 500, 500]
     with pytest.raises(InvalidArgument):
-        page_size(-1)
+        size(-1)
+
+
+@pytest.mark.parametrize("token", ["no token", PageToken.encode({"other": 1}, fingerprint(ListOrdersRequest()))])
+def test_all_that_is_wrong_with_a_page_is_named_at_once(token: str) -> None:
+    request = ListOrdersRequest(page_size=-1, page_token=token)
+    check = Validator(request)
+    asked_page(request, check, before)
+    check.check(False, "status", "is unknown")
+    assert violations(check).keys() == {"page_size", "page_token", "status"}
 
 
 @given(st.dictionaries(st.text(), st.text() | st.integers()))
 def test_a_token_gives_its_position_back(position: dict[str, str | int]) -> None:
     assert PageToken.decode(PageToken.encode(position, "filter"), "filter") == position
-
-
-def test_no_token_asks_for_the_first_page() -> None:
-    assert PageToken.decode("", "filter") == {}
 
 
 @given(st.text(min_size=1) | st.text("abcDEF019-_=+/", min_size=1))
