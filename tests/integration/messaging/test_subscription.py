@@ -396,3 +396,10 @@ async def test_what_a_handler_emits_is_in_the_trace_of_its_cause(fresh_nats: Nat
 async def test_a_consumer_without_a_handler_for_one_of_its_types_is_refused(fresh_nats: Nats) -> None:
     with pytest.raises(ValueError, match="OrderRejected"):
         Subscription(fresh_nats, CONSUMER, {OrderConfirmed: Effects()}, MemoryInbox(), Recorder())
+
+
+async def test_all_dead_letters_are_listed_however_many(fresh_nats: Nats) -> None:
+    letters = DeadLetters(fresh_nats)
+    await asyncio.gather(*(fresh_nats.js.publish(f"dlq.x.{n}", b"") for n in range(1_200)))
+    assert len(await letters.list()) == 1_200
+    assert [letter.sequence for letter in await letters.list(limit=2)] == [1, 2]
