@@ -218,17 +218,20 @@ async def test_stopping_in_an_outage_gives_the_messages_back(fresh_nats: Nats) -
 
 async def test_stopping_finishes_the_batch_in_hand(fresh_nats: Nats) -> None:
     await publish(fresh_nats, 5)
-    began = asyncio.Event()
+    began, told_to_stop = asyncio.Event(), asyncio.Event()
 
     class Slow(Effects):
         async def __call__(self, messages: Sequence[Envelope], *, tx: MemoryTransaction) -> None:
             began.set()
-            await asyncio.sleep(0.2)
+            await told_to_stop.wait()
             await super().__call__(messages, tx=tx)
 
     first, second, inbox, metrics = Slow(), Effects(), MemoryInbox(), Recorder()
-    async with running(subscription_of(fresh_nats, first, inbox=inbox)):
+    subscription = subscription_of(fresh_nats, first, inbox=inbox)
+    async with running(subscription):
         await began.wait()
+        await subscription.stop()
+        told_to_stop.set()
     assert first.handled
     async with running(subscription_of(fresh_nats, second, metrics, inbox)):
         await until(lambda: len(first.handled | second.handled) == 5)
