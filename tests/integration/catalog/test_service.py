@@ -283,7 +283,7 @@ async def test_a_relay_killed_before_it_cleared_publishes_again_under_the_same_i
     await create_product("p", details, products=store, clock=SystemClock(), new_id=uuid7)
     (entry,) = await store.outbox.pending(10)
     # Published, but never removed: here a relay dies.
-    assert await Publisher(fresh_nats).publish([entry]) == {entry.id}
+    assert (await Publisher(fresh_nats).attempt([entry])).acked == {entry.id}
     if broker == "forgot":
         await fresh_nats.js.delete_stream(STREAM)
         await ensure_topology(fresh_nats)
