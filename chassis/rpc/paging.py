@@ -25,7 +25,7 @@ def asked_page(
     ended, None for the first page.
 
     What is wrong with either becomes a violation in `check`. `read` makes of a token's position what the service works
-    with; it raises KeyError, TypeError or ValueError for one that the service never made.
+    with; it raises what reading raises for one that the service never made.
     """
     check.check(request.page_size >= 0, "page_size", "must not be negative")
     size = min(request.page_size or default, maximum)
@@ -35,7 +35,7 @@ def asked_page(
         return size, read(PageToken.decode(request.page_token, fingerprint(request)))
     except InvalidArgument as error:
         check.add(error.violations)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         check.check(False, "page_token", "is not a token of this service")
     return size, None
 
@@ -61,8 +61,12 @@ class PageToken:
 
     @staticmethod
     def decode(token: str, expect: str) -> dict[str, str | int]:
-        """The position. Raises InvalidArgument for what isn't a token, or is one of a request that asked something
-        else."""
+        """The position; empty for an empty token, which asks for the first page.
+
+        Raises InvalidArgument for what isn't a token, or is one of a request that asked something else.
+        """
+        if not token:
+            return {}
         try:
             raw = urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4))
         except (Base64Error, ValueError):

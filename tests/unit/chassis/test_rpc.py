@@ -150,6 +150,10 @@ def test_a_token_gives_its_position_back(position: dict[str, str | int]) -> None
     assert PageToken.decode(PageToken.encode(position, "filter"), "filter") == position
 
 
+def test_no_token_asks_for_the_first_page() -> None:
+    assert PageToken.decode("", "filter") == {}
+
+
 @given(st.text(min_size=1) | st.text("abcDEF019-_=+/", min_size=1))
 def test_garbage_is_no_token(text: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
