@@ -91,7 +91,7 @@ def _check_values(check: Validator, values: Sequence[str], field: str, most: int
     check.check(len(values) <= most, field, f"must be at most {most}")
     for i, value in enumerate(values):
         check.check(bool(value), f"{field}[{i}]", "is empty")
-        check.check(len(value) <= 4_000 if most > _FACETS else len(value) <= 256, f"{field}[{i}]", "is too long")
+        check.check(len(value) <= 7_500 if most > _FACETS else len(value) <= 256, f"{field}[{i}]", "is too long")
         if most == _FACETS:
             check.check(value not in values[:i], f"{field}[{i}]", "is there already")
 

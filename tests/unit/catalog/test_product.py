@@ -58,7 +58,7 @@ BAD: list[tuple[Details, str]] = [
     (replace(GOOD, media=(PICTURE, replace(PICTURE, alt_text="x" * 501))), "media[1].alt_text"),
     (replace(GOOD, attributes={str(n): True for n in range(501)}), "attributes"),
     (replace(GOOD, attributes={"": "x"}), 'attributes[""]'),
-    (replace(GOOD, attributes={"size": "x" * 4_001}), 'attributes["size"]'),
+    (replace(GOOD, attributes={"size": "x" * 7_501}), 'attributes["size"]'),
     (replace(GOOD, attributes={"size": float("nan")}), 'attributes["size"]'),
     (replace(GOOD, attributes={"size": float("-inf")}), 'attributes["size"]'),
     (replace(GOOD, name="a\0b"), "name"),
