@@ -310,6 +310,26 @@ async def test_a_lost_database_pauses_and_nothing_is_lost_or_repeated(fresh_nats
     await db.close()
 
 
+async def test_a_message_whose_id_is_in_upper_case_has_its_effect_once(fresh_nats: Nats, database: str) -> None:
+    await migrate(database, "chassis")
+    db = Postgres(database)
+    await db.open()
+    (entry,) = entries([confirmed()])
+    effects, metrics = Effects(), Recorder()
+
+    async def handle(messages: Sequence[Envelope], *, tx: Transaction) -> None:
+        tx.after_commit(lambda: effects.handled.update(message.id for message in messages))
+
+    handlers = {OrderConfirmed: handle, OrderRejected: handle}
+    async with running(Subscription(fresh_nats, CONSUMER, handlers, PostgresInbox(db), metrics)):
+        for id in (entry.id.upper(), entry.id):
+            headers = {**entry.headers, "ce-id": id, "Nats-Msg-Id": id}
+            await fresh_nats.js.publish(entry.subject, entry.data, headers=headers)
+            await until(lambda: settled(fresh_nats))
+    assert effects.handled == {entry.id: 1}
+    await db.close()
+
+
 async def test_batches_that_deadlock_are_tried_again(fresh_nats: Nats, database: str) -> None:
     await migrate(database, "chassis")
     db = Postgres(database)
