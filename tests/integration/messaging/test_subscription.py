@@ -176,6 +176,7 @@ async def test_an_unreadable_message_goes_to_the_dlq_at_once(fresh_nats: Nats) -
     async with running(subscription_of(fresh_nats, effects, metrics)):
         await until(lambda: len(metrics.dead) == 3 and effects.handled[good.id])
         await until(lambda: settled(fresh_nats))
+    assert Counter(kind for _, kind in metrics.dead) == {"unknown": 2, "polymart.order.v1.OrderConfirmed": 1}
     letters = await DeadLetters(fresh_nats).list()
     # Two of them claim the same ce-id: that is one failure of one message.
     assert [letter.deliveries for letter in letters] == [1] * len(letters)
@@ -325,6 +326,7 @@ async def test_a_message_whose_id_is_in_upper_case_has_its_effect_once(fresh_nat
         for id in (entry.id.upper(), entry.id):
             headers = {**entry.headers, "ce-id": id, "Nats-Msg-Id": id}
             await fresh_nats.js.publish(entry.subject, entry.data, headers=headers)
+            await until(lambda: metrics.outcomes)
             await until(lambda: settled(fresh_nats))
     assert effects.handled == {entry.id: 1}
     await db.close()
