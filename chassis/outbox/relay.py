@@ -112,7 +112,10 @@ class Relay:
         return self.leased
 
     async def _measure(self) -> None:
-        if self.leased and monotonic() >= self._measure_at:
+        if not self.leased:
+            self._measure_at = 0.0
+            self._metrics.outbox(0, 0.0)  # it is another's now, who says how much there is
+        elif monotonic() >= self._measure_at:
             self._measure_at = monotonic() + _MEASURE
             backlog = await self._outbox.backlog()
             self._metrics.outbox(backlog.entries, backlog.oldest_seconds)
@@ -126,6 +129,7 @@ class Relay:
         with contextlib.suppress(Unavailable):
             await self._outbox.release(self._holder)
         self._leased_until = 0.0
+        await self._measure()
 
 
 def _type(entry: OutboxEntry) -> str:

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from math import inf
 
 import asyncpg
 import pytest
@@ -121,6 +122,17 @@ async def test_stopping_publishes_what_is_left(fresh_nats: Nats, db: Postgres) -
         await add(db, outbox, [confirmed(f"o-{n}") for n in range(30)])
     assert len(await stored_ids(fresh_nats)) == 30
     assert not relay.leased
+
+
+async def test_a_relay_that_lost_its_lease_says_nothing_of_the_backlog(fresh_nats: Nats) -> None:
+    outbox, metrics = MemoryOutbox(), Recorder()
+    await fresh_nats.js.delete_stream("EVT_ORDER")
+    outbox.entries = {entry.id: entry for entry in entries([confirmed()])}
+    async with running(relay_of(outbox, fresh_nats, metrics)):
+        await until(lambda: metrics.backlogs[-1:] == [1])
+        outbox._lease = ("another", inf)
+        await until(lambda: metrics.backlogs[-1] == 0)
+    assert outbox.entries
 
 
 async def test_a_refused_message_holds_up_its_own_aggregate_alone(fresh_nats: Nats) -> None:
