@@ -46,6 +46,10 @@ class Publisher:
         self._nats = nats
         self._streams = [(s.removesuffix(">"), stream.name) for stream in topology.streams for s in stream.subjects]
 
+    @property
+    def connected(self) -> bool:
+        return self._nats.connected
+
     async def send(self, envelopes: Sequence[Envelope]) -> None:
         """Publish without an outbox.
 

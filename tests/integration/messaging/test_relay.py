@@ -6,6 +6,7 @@ from math import inf
 import asyncpg
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
+from polymart.inventory.v1.commands_pb2 import ReserveStock
 from polymart.order.v1.events_pb2 import OrderConfirmed, OrderRejected
 
 from chassis.errors import Unavailable
@@ -146,6 +147,23 @@ async def test_a_refused_message_holds_up_its_own_aggregate_alone(fresh_nats: Na
         await until(lambda: other.id not in outbox.entries)
     assert list(outbox.entries) == [large.id, behind.id]
     assert await stored_ids(fresh_nats) == [other.id]
+
+
+async def test_messages_of_a_missing_stream_hold_up_no_other_stream(fresh_nats: Nats) -> None:
+    outbox = MemoryOutbox()
+    commands = [Envelope.new(ReserveStock(), aggregate_id=f"o-{n}", source="order_svc") for n in range(2_500)]
+    stuck, event = entries(commands), entries([confirmed("behind")])[0]
+    outbox.entries = {entry.id: entry for entry in (*stuck, event)}
+    await fresh_nats.js.delete_stream("CMD")
+    async with running(relay_of(outbox, fresh_nats)):
+        await until(lambda: event.id not in outbox.entries)
+        assert set(outbox.entries) == {entry.id for entry in stuck}
+        late = entries([confirmed("late")])[0]
+        outbox.entries[late.id] = late
+        await until(lambda: late.id not in outbox.entries)
+        await ensure_topology(fresh_nats)
+        await until(lambda: not outbox.entries, 40)
+    assert sorted(await stored_ids(fresh_nats, "CMD")) == sorted(entry.id for entry in stuck)
 
 
 async def test_a_broker_killed_while_publishing_loses_nothing(own_nats: NatsServer, db: Postgres) -> None:
