@@ -22,12 +22,13 @@ from pymongo.errors import ConnectionFailure, DuplicateKeyError
 
 from chassis.errors import Unavailable
 from chassis.messaging.envelope import Envelope
-from chassis.outbox.port import LEASE, Backlog, OutboxEntry
+from chassis.outbox.port import LEASE, PAGE_BYTES, Backlog, OutboxEntry
 
 Document = dict[str, Any]
 DocumentCollection = AsyncIOMotorCollection[Document] | AsyncCollection[Document]
 
 _COUNTED_AT_MOST = 10_000
+_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +96,27 @@ class MongoOutbox:
             await self._leases.delete_one({"_id": self._collection.name, "holder": holder})
 
     async def pending(self, limit: int, skip: Collection[str] = ()) -> Sequence[OutboxEntry]:
-        """The entries of up to `limit` documents."""
+        """The entries of whole documents."""
         query: Document = {"pending": True}
         if skip:
             query["outbox.aggregate_id"] = {"$nin": list(skip)}
+        entries: list[OutboxEntry] = []
+        size = 0
         with _translated():
-            documents = await self._collection.find(query, {"outbox": 1}).limit(limit).to_list(None)
-        return [
-            _EmbeddedEntry(e["id"], e["aggregate_id"], e["subject"], e["headers"], e["data"], document["_id"])
-            for document in documents
-            for e in document["outbox"]
-        ]
+            # Several batches to a page, for the server not to send all of it at once.
+            cursor = self._collection.find(query, {"outbox": 1}).limit(limit).batch_size(_BATCH)
+            async for document in cursor:
+                for e in document["outbox"]:
+                    entries.append(
+                        _EmbeddedEntry(
+                            e["id"], e["aggregate_id"], e["subject"], e["headers"], e["data"], document["_id"]
+                        )
+                    )
+                    size += len(e["data"])
+                if len(entries) >= limit or size >= PAGE_BYTES:
+                    await cursor.close()
+                    break
+        return entries
 
     async def remove(self, published: Sequence[OutboxEntry]) -> None:
         by_document: dict[object, list[str]] = {}

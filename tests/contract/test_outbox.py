@@ -9,6 +9,7 @@ from typing import Protocol
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 from polymart.catalog.v1.events_pb2 import ProductUpdated
+from polymart.catalog.v1.product_pb2 import Product
 from pymongo import AsyncMongoClient
 
 from chassis.ids import uuid7
@@ -16,7 +17,7 @@ from chassis.inbox.memory import MemoryTransaction
 from chassis.messaging.envelope import Envelope
 from chassis.outbox.memory import MemoryOutbox
 from chassis.outbox.mongo import Document, DocumentCollection, MongoOutbox
-from chassis.outbox.port import Outbox
+from chassis.outbox.port import PAGE_BYTES, Outbox
 from chassis.outbox.postgres import PostgresOutbox
 from chassis.postgres import Postgres, migrate
 from tests.conftest import Engine
@@ -165,6 +166,20 @@ async def test_a_page_holds_the_first_of_each_aggregate_it_shows(store: Store) -
     for entry in page:
         firsts = [e.id for e in everything if e.aggregate_id == entry.aggregate_id]
         assert firsts[0] in ids(page)
+
+
+async def test_a_page_of_large_messages_is_short(store: Store) -> None:
+    large = "x" * 1024 * 1024
+    names = [f"p{n:02}" for n in range(12)]
+    for name in names:
+        event = ProductUpdated(product=Product(product_id=name, name=large))
+        await store.write(name, [Envelope.new(event, aggregate_id=name, source="catalog_svc")])
+    seen: list[str] = []
+    while page := await store.outbox.pending(100):
+        assert sum(len(entry.data) for entry in page) < PAGE_BYTES + 2 * len(large)
+        seen += [entry.aggregate_id for entry in page]
+        await store.outbox.remove(page)
+    assert sorted(seen) == names
 
 
 async def test_skips_aggregates_that_are_to_be_left_alone(store: Store) -> None:
