@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorCollection
-from pymongo import UpdateOne
+from pymongo import ReturnDocument, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import ConnectionFailure, DuplicateKeyError
 
@@ -81,15 +81,23 @@ class MongoOutbox:
         self._nudge = nudge
 
     async def lease(self, holder: str, duration: timedelta = LEASE) -> bool:
-        now = time.time()
-        free = {"_id": self._collection.name, "$or": [{"holder": holder}, {"expires_at": {"$lt": now}}]}
-        taken = {"$set": {"holder": holder, "expires_at": now + duration.total_seconds()}}
+        # By the server's clock, in milliseconds, whatever the holders' say. A lease that isn't there yet has no expiry,
+        # which is less than any number.
+        now = {"$toLong": "$$NOW"}
+        free = {"$or": [{"$eq": ["$holder", holder]}, {"$lt": ["$expires_at", now]}]}
+        until = {"$add": [now, round(duration.total_seconds() * 1000)]}
+        taken = {
+            "holder": {"$cond": [free, holder, "$holder"]},
+            "expires_at": {"$cond": [free, until, "$expires_at"]},
+        }
         try:
             with _translated():
-                await self._leases.update_one(free, taken, upsert=True)
-        except DuplicateKeyError:  # it exists and isn't free
+                lease = await self._leases.find_one_and_update(
+                    {"_id": self._collection.name}, [{"$set": taken}], upsert=True, return_document=ReturnDocument.AFTER
+                )
+        except DuplicateKeyError:  # another made it at the same time
             return False
-        return True
+        return lease is not None and lease["holder"] == holder
 
     async def release(self, holder: str) -> None:
         with _translated():

@@ -1,9 +1,10 @@
 """What every outbox does, whatever its store."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import pytest
@@ -248,6 +249,14 @@ async def test_a_lease_that_ran_out_is_free(store: Store) -> None:
     await asyncio.sleep(0.1)
     assert await store.outbox.lease("b", 30 * SECOND)
     assert not await store.outbox.lease("a", 30 * SECOND)
+
+
+async def test_clocks_that_differ_dont_share_a_lease(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the store's clock that counts."""
+    assert await store.outbox.lease("a", 30 * SECOND)
+    monkeypatch.setattr(time, "time", lambda: datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+    assert not await store.outbox.lease("b", 30 * SECOND)
+    assert await store.outbox.lease("a", 30 * SECOND)
 
 
 async def test_many_at_once_want_the_lease(store: Store) -> None:
