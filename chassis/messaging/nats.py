@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import TypeVar
 
 import structlog
@@ -23,23 +23,32 @@ T = TypeVar("T")
 ACK_WAIT = 10.0
 MAX_ACK_PENDING = 2_000
 _STREAM_EXISTS = 10058
+_NEW_CLIENT = 0.25
+
+
+def wire_size(headers: Mapping[str, str], data: bytes) -> int:
+    """What a message counts with the broker, which closes the connection of a client that goes beyond its limit."""
+    return len(data) + 64 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
 
 
 class Nats:
     """A connection that is made in the background and made again for ever.
 
     `open` returns at once, also while no broker runs; `connected` says how things stand. What is published
-    meanwhile isn't acknowledged, and waits in its outbox.
+    meanwhile isn't acknowledged, and waits in its outbox. `client` and `js` are others after the broker has refused
+    what a client did: what was made with them must be made again once it says ConnectionClosedError.
     """
 
     def __init__(self, url: str, name: str):
         self._url = url
         self._name = name
         self._client = Client()
+        self.js: JetStreamContext = self._client.jetstream(timeout=5)
         self._connecting: asyncio.Task[None] | None = None
         self._closing = False
+        self._opened = asyncio.Event()
+        self._closed = asyncio.Event()
         self._lost = asyncio.Event()
-        self.js: JetStreamContext = self._client.jetstream(timeout=5)
 
     @property
     def client(self) -> Client:
@@ -50,8 +59,27 @@ class Nats:
         return self._client.is_connected
 
     async def open(self) -> None:
-        self._connecting = asyncio.create_task(self._connect(), name=f"nats connect {self._name}")
-        await asyncio.wait({self._connecting}, timeout=1)
+        self._connecting = asyncio.create_task(self._stay_connected(), name=f"nats connect {self._name}")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._opened.wait()
+
+    async def _stay_connected(self) -> None:
+        """A client connects again by itself, unless the broker said that it did wrong: then another takes over."""
+        while True:
+            try:
+                await self._connect()
+                self._opened.set()
+                await self._closed.wait()
+                log.error("nats client closed", client=self._name, error=str(self._client.last_error))
+            except (NatsError, OSError) as error:
+                log.warning("nats refuses to connect", client=self._name, error=str(error))
+                with contextlib.suppress(NatsError, OSError):
+                    await self._client.close()
+            await asyncio.sleep(_NEW_CLIENT)
+            self._closed.clear()
+            self._client = Client()
+            self.js = self._client.jetstream(timeout=5)
 
     async def _connect(self) -> None:
         await self._client.connect(
@@ -67,6 +95,7 @@ class Nats:
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
+            closed_cb=self._on_closed,
         )
 
     async def while_connected(self, step: Coroutine[None, None, T]) -> T:
@@ -102,6 +131,9 @@ class Nats:
         self._lost = asyncio.Event()
         if not self._closing:
             log.warning("nats connection lost", client=self._name)
+
+    async def _on_closed(self) -> None:
+        self._closed.set()
 
     async def _on_reconnected(self) -> None:
         log.info("nats connection is back", client=self._name)

@@ -158,6 +158,8 @@ class Subscription(Generic[T]):
         except TimeoutError:
             pass
         except (NatsError, OSError) as error:
+            if isinstance(error, ConnectionClosedError):
+                self._pull = None
             log.warning("fetch failed", consumer=self.name, error=str(error) or type(error).__name__)
             await self._rest(0.25)
         return []
