@@ -9,8 +9,8 @@ from polymart.email.v1.events_pb2 import NotificationFailed, NotificationSending
 from polymart.notification.v1.notification_pb2 import Notification
 
 from chassis.clock import Clock
-from chassis.errors import Unavailable
-from chassis.ids import derived_id, uuid7
+from chassis.errors import InvalidArgument, Unavailable, Violation
+from chassis.ids import derived_id, is_uuid, uuid7
 from chassis.messaging.envelope import Envelope
 from email_svc.application.ports import (
     Announcements,
@@ -46,9 +46,11 @@ class Postman:
         Idempotent: of a delivery that has ended only the announcement is repeated, with the same id. The log is
         written right after the server's answer, before anything else: only a process that dies between these two
         makes another send the message again, with the same Message-ID.
-        Raises Unavailable in an outage, which counts as nobody's refusal.
+        Raises Unavailable in an outage, which counts as nobody's refusal, and InvalidArgument for an id that is none.
         """
         key = notification.notification_id
+        if not is_uuid(key):
+            raise InvalidArgument([Violation("notification_id", f"{key!r} is not a UUID")])
         try:
             found = await self.deliveries.get(key)
             if found is None or not found[0].final:
