@@ -18,7 +18,8 @@ NAME = "catalog_svc"
 
 def build(config: CatalogConfig) -> Service:
     metrics = Metrics(NAME)
-    products, nats = MongoProducts(config.mongodb_url, config.mongodb_driver), Nats(config.nats_url, NAME)
+    products = MongoProducts(config.mongodb_url, config.mongodb_driver)
+    nats = Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     servicer = CatalogServicer(products=products, clock=SystemClock(), new_id=uuid7)
     return Service(
         name=NAME,

@@ -37,7 +37,7 @@ NAME = "order_svc"
 def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
     clock = clock or SystemClock()
     metrics = Metrics(NAME)
-    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME)
+    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     catalog = RpcClient(config.catalog_address, CatalogServiceStub, idempotent=[BATCH_GET_VARIANTS])
     outbox = PostgresOutbox(db)
     relay = Relay(outbox, Publisher(nats), metrics, name=NAME)

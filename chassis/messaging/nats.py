@@ -37,9 +37,11 @@ class Nats:
     `open` returns at once, also while no broker runs; `connected` says how things stand. What is published
     meanwhile isn't acknowledged, and waits in its outbox. `client` and `js` are others after the broker has refused
     what a client did: what was made with them must be made again once it says ConnectionClosedError.
+    `replicas`: how many of the cluster's servers keep a stream that is made by way of it.
     """
 
-    def __init__(self, url: str, name: str):
+    def __init__(self, url: str, name: str, *, replicas: int = 1):
+        self.replicas = replicas
         self._url = url
         self._name = name
         self._client = Client()
@@ -139,13 +141,13 @@ class Nats:
         log.info("nats connection is back", client=self._name)
 
 
-async def ensure_topology(nats: Nats, topology: Topology = TOPOLOGY, *, replicas: int = 1) -> None:
+async def ensure_topology(nats: Nats, topology: Topology = TOPOLOGY) -> None:
     """Create or update every declared stream and durable consumer. Idempotent; raises nats' errors."""
-    await asyncio.gather(*(ensure_stream(nats, stream, replicas=replicas) for stream in topology.streams))
+    await asyncio.gather(*(ensure_stream(nats, stream) for stream in topology.streams))
     await asyncio.gather(*(ensure_consumer(nats, consumer, topology) for consumer in topology.consumers))
 
 
-async def ensure_stream(nats: Nats, stream: Stream, *, replicas: int = 1) -> None:
+async def ensure_stream(nats: Nats, stream: Stream) -> None:
     config = StreamConfig(
         name=stream.name,
         subjects=list(stream.subjects),
@@ -153,7 +155,7 @@ async def ensure_stream(nats: Nats, stream: Stream, *, replicas: int = 1) -> Non
         storage=StorageType.FILE,
         max_age=stream.max_age.total_seconds(),
         duplicate_window=120,
-        num_replicas=replicas,
+        num_replicas=nats.replicas,
         allow_atomic=True,
         allow_direct=True,
     )

@@ -68,6 +68,7 @@ async def ensure_bucket(nats: Nats) -> None:
         # As long as a message may come again out of its stream or the dead letters.
         ttl=INBOX_RETENTION.total_seconds(),
         storage=StorageType.FILE,
+        replicas=nats.replicas,
     )
     try:
         await nats.js.create_key_value(config)
