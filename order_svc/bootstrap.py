@@ -24,7 +24,7 @@ from order_svc.adapters.grpc_catalog import BATCH_GET_VARIANTS, GrpcCatalog
 from order_svc.adapters.nats_changes import NatsChanges
 from order_svc.adapters.postgres_orders import PostgresOrders
 from order_svc.adapters.postgres_prices import PostgresPrices
-from order_svc.application.advancing import expire_orders
+from order_svc.application.advancing import ask_again, expire_orders
 from order_svc.application.watching import OrderWatch
 from order_svc.config import OrderConfig
 from order_svc.entrypoints.deadlines import Deadlines
@@ -69,7 +69,8 @@ def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
         workers=[
             relay,
             *subscriptions,
-            Deadlines(partial(expire_orders, orders=orders, clock=clock)),
+            Deadlines("order deadlines", partial(expire_orders, orders=orders, clock=clock), interval=1),
+            Deadlines("stalled orders", partial(ask_again, orders=orders, clock=clock), interval=60),
             watch,
             NatsChanges(nats, watch),
         ],
