@@ -21,7 +21,7 @@ NAME = "customer_svc"
 
 def build(config: CustomerConfig) -> Service:
     metrics = Metrics(NAME)
-    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME)
+    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     outbox = PostgresOutbox(db)
     servicer = CustomerServicer(customers=PostgresCustomers(db, outbox), clock=SystemClock(), new_id=uuid7)
     return Service(

@@ -46,7 +46,8 @@ async def ensure_databases(admin_url: str, home: Home, owners: Iterable[str] = O
         admin = await asyncpg.connect(admin_url, timeout=10, command_timeout=60)
         try:
             for role in (*names, AUDITOR):
-                await _ensure_role(admin, role, home.password(f"role {role}"))
+                if not await _logs_in(_url(admin_url, home, role, role)):
+                    await _ensure_role(admin, role, home.password(f"role {role}"))
             existing = {row["datname"] for row in await admin.fetch("SELECT datname FROM pg_database")}
             for name in names:
                 if name not in existing:
@@ -66,6 +67,17 @@ async def ensure_databases(admin_url: str, home: Home, owners: Iterable[str] = O
         {owner: _url(admin_url, home, name, name) for owner, name in zip(owners, names, strict=True)},
         {owner: _url(admin_url, home, AUDITOR, name) for owner, name in zip(owners, names, strict=True)},
     )
+
+
+async def _logs_in(url: str) -> bool:
+    """Whether the server takes the role and its password, whatever it says to the rest."""
+    try:
+        await (await asyncpg.connect(url, timeout=10)).close()
+    except asyncpg.InvalidAuthorizationSpecificationError:
+        return False
+    except (asyncpg.InvalidCatalogNameError, asyncpg.InsufficientPrivilegeError):
+        pass
+    return True
 
 
 async def _ensure_role(admin: "asyncpg.Connection[asyncpg.Record]", role: str, password: str) -> None:

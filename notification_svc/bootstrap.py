@@ -24,7 +24,7 @@ NAME = "notification_svc"
 
 def build(config: NotificationConfig) -> Service:
     metrics = Metrics(NAME)
-    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME)
+    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     outbox = PostgresOutbox(db)
     notifications = PostgresNotifications(db, outbox)
     reactions = handlers(notifications=notifications, clock=SystemClock())

@@ -159,6 +159,8 @@ class Subscription(Generic[T]):
         except TimeoutError:
             pass
         except (NatsError, OSError) as error:
+            if isinstance(error, ConnectionClosedError):
+                self._pull = None
             log.warning("fetch failed", consumer=self.name, error=str(error) or type(error).__name__)
             await rest(self._stopping, 0.25)
         return []
@@ -322,6 +324,8 @@ class Subscription(Generic[T]):
 
     async def _unreadable(self, message: Msg, error: Undecodable) -> None:
         type_name = (message.headers or {}).get("ce-type", "")
+        if type_name not in self._topology.routes:  # whatever a stranger wrote would be a metric of its own
+            type_name = "unknown"
         if await self._dead_letter([message], type_name, error):
             self._metrics.message(type_name, "dead_lettered", 0.0)
         else:

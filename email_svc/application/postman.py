@@ -9,8 +9,8 @@ from polymart.email.v1.events_pb2 import NotificationFailed, NotificationSending
 from polymart.notification.v1.notification_pb2 import Notification
 
 from chassis.clock import Clock
-from chassis.errors import Unavailable
-from chassis.ids import derived_id, uuid7
+from chassis.errors import InvalidArgument, Unavailable, Violation
+from chassis.ids import derived_id, is_uuid, uuid7
 from chassis.messaging.envelope import Envelope
 from email_svc.application.ports import (
     Announcements,
@@ -39,16 +39,21 @@ class Postman:
     clock: Clock
     timing: Timing = TIMING
     holder: str = field(default_factory=uuid7)
+    # What became of an attempt, by notification, until the log has it: it isn't repeated because that was away.
+    _unlogged: dict[str, tuple[int, Refusal | None]] = field(default_factory=dict, init=False, repr=False)
 
     async def deliver(self, notification: Notification, cause: Envelope) -> timedelta | None:
         """Bring a delivery to its end and announce it. None: that is done; else try again after this time.
 
         Idempotent: of a delivery that has ended only the announcement is repeated, with the same id. The log is
-        written right after the server's answer, before anything else: only a process that dies between these two
-        makes another send the message again, with the same Message-ID.
-        Raises Unavailable in an outage, which counts as nobody's refusal.
+        written right after the server's answer, before anything else, and the answer kept while that fails: only a
+        process that dies between these two, or can't write until its claim is over, makes another send the message
+        again, with the same Message-ID.
+        Raises Unavailable in an outage, which counts as nobody's refusal, and InvalidArgument for an id that is none.
         """
         key = notification.notification_id
+        if not is_uuid(key):
+            raise InvalidArgument([Violation("notification_id", f"{key!r} is not a UUID")])
         try:
             found = await self.deliveries.get(key)
             if found is None or not found[0].final:
@@ -60,6 +65,8 @@ class Postman:
         except Overtaken:
             return timedelta(seconds=1)
         delivery, _ = found
+        if delivery.final:
+            self._unlogged.pop(key, None)
         match delivery.state:
             case State.OPEN:
                 return delivery.wait(self.holder, now=self.clock.now())
@@ -80,11 +87,15 @@ class Postman:
         return claim, await self.deliveries.put(key, claim, revision)
 
     async def _end(self, notification: Notification, claim: Delivery, revision: int) -> tuple[Delivery, int]:
-        try:
-            async with asyncio.timeout(self.timing.attempt.total_seconds()):
-                refusal = await self._attempt(notification, claim)
-        except TimeoutError as error:
-            raise Unavailable("the attempt took too long") from error
+        key = notification.notification_id
+        attempt, refusal = self._unlogged.get(key, (0, None))
+        if attempt != claim.attempt:
+            try:
+                async with asyncio.timeout(self.timing.attempt.total_seconds()):
+                    refusal = await self._attempt(notification, claim)
+            except TimeoutError as error:
+                raise Unavailable("the attempt took too long") from error
+            self._unlogged[key] = claim.attempt, refusal
         if refusal is None:
             after = claim.delivered()
         elif refusal.temporary:
@@ -92,8 +103,10 @@ class Postman:
         else:
             after = claim.failed(refusal.reason)
         if refusal is not None:
-            log.warning("e-mail refused", notification_id=notification.notification_id, reason=refusal.reason)
-        return after, await self.deliveries.put(notification.notification_id, after, revision)
+            log.warning("e-mail refused", notification_id=key, reason=refusal.reason)
+        revision = await self.deliveries.put(key, after, revision)
+        self._unlogged.pop(key, None)
+        return after, revision
 
     async def _attempt(self, notification: Notification, claim: Delivery) -> Refusal | None:
         customer = await self.customers.find(notification.customer_id)

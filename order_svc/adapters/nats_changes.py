@@ -24,10 +24,13 @@ class NatsChanges:
         self._nats = nats
         self._watch = watch
         self._stopping = asyncio.Event()
+        self._client = nats.client
         self._subscription: Subscription | None = None
 
     async def run(self) -> None:
         while not self._stopping.is_set():
+            if self._client is not self._nats.client:  # a client that was closed takes its subscriptions along
+                self._client, self._subscription = self._nats.client, None
             if self._nats.connected and self._watch.idle == (self._subscription is not None):
                 with contextlib.suppress(NatsError, OSError):
                     await self._toggle()
@@ -41,7 +44,7 @@ class NatsChanges:
 
     async def _toggle(self) -> None:
         if self._subscription is None:
-            self._subscription = await self._nats.client.subscribe(_SUBJECT, cb=self._heard)
+            self._subscription = await self._client.subscribe(_SUBJECT, cb=self._heard)
         else:
             subscription, self._subscription = self._subscription, None
             await subscription.unsubscribe()

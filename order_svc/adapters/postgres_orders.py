@@ -71,6 +71,12 @@ _LOCK_OVERDUE = """
 SELECT order_id FROM orders WHERE status = 'PENDING' AND deadline <= $1
 ORDER BY deadline LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
 """
+_LOCK_STALLED = """
+UPDATE orders SET asked_again_at = $2 WHERE order_id IN (
+    SELECT order_id FROM orders WHERE NOT settled AND greatest(update_time, asked_again_at) <= $1
+    ORDER BY order_id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
+) RETURNING order_id
+"""
 
 _APPEND = """
 WITH stored AS (
@@ -218,6 +224,10 @@ class PostgresOrders:
 
     async def overdue(self, now: datetime, *, limit: int, tx: Transaction) -> Mapping[str, Order]:
         rows = await tx.fetch(_LOCK_OVERDUE, now, limit)
+        return await self._load([str(row["order_id"]) for row in rows], tx) if rows else {}
+
+    async def stalled(self, since: datetime, now: datetime, *, limit: int, tx: Transaction) -> Mapping[str, Order]:
+        rows = await tx.fetch(_LOCK_STALLED, since, now, limit)
         return await self._load([str(row["order_id"]) for row in rows], tx) if rows else {}
 
     async def _load(self, order_ids: Collection[str], tx: Transaction) -> Mapping[str, Order]:

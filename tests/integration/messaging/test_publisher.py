@@ -2,15 +2,16 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from nats.js.errors import APIError
 from polymart.inventory.v1.commands_pb2 import ReserveStock
 
 from chassis.errors import Internal, Unavailable
 from chassis.messaging.envelope import Envelope
-from chassis.messaging.nats import Nats, ensure_topology
+from chassis.messaging.nats import Nats, ensure_consumer, ensure_topology
 from chassis.messaging.publisher import Publisher
 from chassis.messaging.topology import TOPOLOGY
 from tests.conftest import NatsServer, until
-from tests.integration.messaging.support import confirmed, entries, stored, stored_ids
+from tests.integration.messaging.support import CONSUMER, confirmed, entries, stored, stored_ids
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 500, 501, 1203])
@@ -95,6 +96,15 @@ async def test_without_a_broker_nothing_is_acknowledged_and_nothing_hangs(own_na
         own_nats.start()
         await until(lambda: nats.connected)
         await nats.ready()
+    await nats.close()
+
+
+async def test_a_lost_stream_is_made_again_on_as_many_servers_as_the_cluster_has(own_nats: NatsServer) -> None:
+    """A broker that is alone says that it was asked to."""
+    nats = Nats(own_nats.url, "test", replicas=3)
+    await nats.open()
+    with pytest.raises(APIError, match="replicas > 1"):
+        await ensure_consumer(nats, CONSUMER)
     await nats.close()
 
 

@@ -17,7 +17,14 @@ from chassis.money import Money
 from chassis.postgres import Postgres
 from order_svc.adapters.postgres_orders import PostgresOrders
 from order_svc.adapters.read_model import read_model_faults
-from order_svc.application.advancing import Told, advance_orders, cancel_order, expire_orders
+from order_svc.application.advancing import (
+    ASK_AGAIN_AFTER,
+    Told,
+    advance_orders,
+    ask_again,
+    cancel_order,
+    expire_orders,
+)
 from order_svc.application.ports import Change, Filter, Request
 from order_svc.domain import messages as m
 from order_svc.domain.order import Line, Order, OrderPlaced, Status
@@ -199,6 +206,36 @@ async def test_overdue_orders_are_rejected_once_by_whichever_replica_comes_first
         assert (now.status, now.failure.reason) == (Status.REJECTED, "DEADLINE_EXCEEDED")
     assert (await orders.get(patient.order_id)).status is Status.PENDING
     assert (await outbox(db)).count("ReleaseStock") == 30
+
+
+async def test_an_order_whose_answers_got_lost_asks_again_until_it_has_them(
+    db: Postgres, orders: PostgresOrders
+) -> None:
+    order, done, asked = await an_order(orders), await an_order(orders), await an_order(orders)
+    await advance(orders, told(done, *ALL_THE_WAY))
+    await advance(orders, told(order, *ALL_THE_WAY[:2]))
+    clock = ManualClock(NOW)
+
+    async def asked_again() -> list[str]:
+        await db.execute("DELETE FROM outbox")
+        await asyncio.gather(*(ask_again(orders=orders, clock=clock) for _ in range(3)))
+        rows = await db.fetch("SELECT subject FROM outbox ORDER BY subject")
+        return [".".join(row["subject"].split(".")[2:]) for row in rows]
+
+    clock.advance(ASK_AGAIN_AFTER - timedelta(seconds=1))
+    assert await asked_again() == []
+    clock.advance(timedelta(seconds=1))
+    expected = [f"CapturePayment.{order.order_id}", f"CommitStock.{order.order_id}", f"ReserveStock.{asked.order_id}"]
+    assert sorted(await asked_again()) == expected
+    assert await asked_again() == []
+    clock.advance(ASK_AGAIN_AFTER)
+    assert sorted(await asked_again()) == expected
+    assert (await orders.get(order.order_id)).version == 3
+    await advance(orders, told(order, *ALL_THE_WAY[2:]))
+    assert (await orders.get(order.order_id)).settled
+    assert await read_model_faults(db) == []
+    clock.advance(ASK_AGAIN_AFTER)
+    assert await asked_again() == [expected[2]]
 
 
 async def test_a_read_model_that_differs_from_the_events_is_found_out(db: Postgres, orders: PostgresOrders) -> None:
