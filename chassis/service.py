@@ -18,6 +18,7 @@ from chassis.clock import rest
 from chassis.config import ConfigError, ServiceConfig, load, split_address
 from chassis.errors import Unavailable
 from chassis.metrics import Metrics
+from chassis.process import end_at_once
 from chassis.rpc.server import CannotListen, RpcServer, Servicer
 from chassis.telemetry import configure_logging, configure_tracing
 
@@ -35,6 +36,7 @@ _RETRY = 0.25
 _LONGEST_RETRY = 2.0
 _HEALTHY_RUN = 60.0
 _LAST_FLUSH = 6.0
+_LONGEST_CLOSE = 3.0
 # Seconds that a stop may take beyond `drain_seconds`: the relay's last flush, then closing everything.
 STOP_MARGIN = 25.0
 _EXIT_FAILED = 1
@@ -231,12 +233,20 @@ class RunningService:
         if left:
             await asyncio.wait(left, timeout=_READY_TIMEOUT)
         for resource in reversed(self._opened):
-            try:
-                await resource.close()
-            except Exception as error:
-                self._log.warning("closing failed", resource=type(resource).__name__, exc_info=error)
+            await self._close_resource(resource)
         await asyncio.to_thread(self.service.metrics.close)
         await asyncio.to_thread(self._tracing.shutdown)
+
+    async def _close_resource(self, resource: Resource) -> None:
+        # A task of its own: what swallows its cancellation, or waits for a peer that froze, is left behind.
+        closing = asyncio.ensure_future(resource.close())
+        await asyncio.wait({closing}, timeout=_LONGEST_CLOSE)
+        name = type(resource).__name__
+        if not closing.done():
+            closing.cancel()
+            self._log.warning("closing took too long", resource=name, seconds=_LONGEST_CLOSE)
+        elif not closing.cancelled() and (error := closing.exception()) is not None:
+            self._log.warning("closing failed", resource=name, exc_info=error)
 
 
 async def until_available(
@@ -289,6 +299,7 @@ async def run(service: Service) -> None:
         told_to_stop.set()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+            signal.signal(number, end_at_once)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)

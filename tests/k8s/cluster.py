@@ -46,6 +46,10 @@ class Cluster:
         nats = Path(sysconfig.get_path("scripts")) / "nats-server"
         self.broker = self._pod(self.workload("nats"), Image({"/nats-server": nats}, entrypoint=["/nats-server"]))
 
+    @property
+    def entrypoint(self) -> list[str]:
+        return self._image.entrypoint
+
     def workload(self, name: str) -> Workload:
         return next(w for w in self.manifests.workloads if w.name == name)
 

@@ -141,6 +141,8 @@ def _run(step: Step, made: dict[str, Path], environ: dict[str, str]) -> None:
         command += ["--bind", str(CACHE), cache if Path(cache).exists() else str(CACHE)]
     for name, tree in made.items():
         command += ["--bind", str(tree), f"/{name}"]
+    # The interpreter may live under a folder that one of those stands in place of.
+    command += ["--ro-bind", sys.base_prefix, sys.base_prefix]
     command += ["--setenv", "PATH", f"{sys.base_prefix}/bin:/usr/bin:/bin"]
     for name, value in environ.items():
         command += ["--setenv", name, value]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -124,6 +125,28 @@ async def test_an_order_goes_from_start_to_confirmed_and_its_customer_is_told(cl
         return any(order.order_id in mail.read_text() for mail in cluster.mailbox.glob("*.eml"))
 
     await until(mailed, "the mail")
+
+
+async def test_sigterm_ends_a_pod_that_only_starts(cluster: Cluster) -> None:
+    pod = cluster.pods["email-svc"]
+    await pod.terminate()
+    await pod.start()
+    await pod.hears(signal.SIGTERM)
+    await pod.terminate(128 + signal.SIGTERM)
+    await pod.start()
+    await pod.until("readinessProbe")
+
+
+async def test_sigterm_ends_a_job_that_waits_for_its_store(cluster: Cluster) -> None:
+    job = next(job for job in cluster.jobs if job.workload.args[0] == "customer_svc")
+    nowhere = "POLYMART_POSTGRES_URL=postgresql://polymart_customer@127.0.0.1:1/polymart_customer"
+    await job.start("env", nowhere, *cluster.entrypoint, *job.workload.args)
+
+    async def waits() -> bool:
+        return '"event": "waiting"' in job.tail()
+
+    await until(waits, "the job")
+    await job.terminate(128 + signal.SIGTERM)
 
 
 async def test_pods_drain_within_their_grace_and_lose_no_order(cluster: Cluster, shop: Shop) -> None:

@@ -291,3 +291,20 @@ async def test_calls_beyond_the_limit_are_refused_and_health_is_answered(
     stage.echo.release.set()
     await asyncio.gather(held, watch.read())
     await until(taken)
+
+
+async def test_a_client_connects_anew_now_and_then_and_neither_calls_nor_streams_notice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chassis.rpc.server.CONNECTION_AGE", 0.2)
+    async with running() as stage:
+        watch = stage.stub.watch(text("x"))
+        assert (await watch.read()).value == "first"
+        places: set[str] = set()
+
+        async def moved() -> bool:
+            places.add((await stage.stub.unary(text("from where"), timeout=5)).value)
+            return len(places) == 3
+
+        await until(moved)
+        assert not watch.done()
