@@ -20,7 +20,7 @@ from devstack.mongodb import MongoDB
 from devstack.postgres import Postgres
 from devstack.search import SearchServer
 from devstack.smtp import SmtpSink
-from tests.k8s.drift import MADE
+from tests.k8s.engines import MADE
 from tests.k8s.image import Image
 from tests.k8s.manifests import Manifests, Workload
 from tests.k8s.pods import Network, Pod
