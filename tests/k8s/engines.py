@@ -139,7 +139,7 @@ def wanted(service: str) -> dict[str, tuple[str, str]]:
     """Variable -> (Service, name of its port) of whatever a service reaches."""
     needs = SERVICES[service]
     stores = {"mongodb": ("MONGODB_URL", "mongodb"), "elasticsearch": ("ELASTICSEARCH_URL", "http")}
-    found = {variable: ("postgres", "postgresql") for variable in needs.databases}
+    found = dict.fromkeys(needs.databases, ("postgres", "postgresql"))
     for engine in needs.engines:
         variable, port = stores.get(engine, ("SMTP_ADDRESS", "smtp"))
         found[variable] = ("mail" if engine == "smtp" else engine, port)

@@ -21,6 +21,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from tests.conftest import until
 from tests.k8s.image import Image, system
 from tests.k8s.manifests import Manifests, Workload
 
@@ -177,9 +178,7 @@ class Pod:
             found = re.search(r"^SigCgt:\s*(\w+)$", status.read_text(), re.MULTILINE)
             return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
 
-        async with asyncio.timeout(20):
-            while not caught():
-                await asyncio.sleep(0.001)
+        await until(caught, 20)
 
     async def terminate(self, code: int = 0) -> float:
         """SIGTERM, as when the pod is deleted; the seconds it took. Fails if kubelet would have killed it."""

@@ -208,7 +208,7 @@ def _asking_the_catalogs_metrics(documents: list[Document]) -> None:
         (_with_another_user_in_the_broker, "nats.conf has user nobody, and should have polymart"),
         (_migrating_anothers_database, "are told different things: POLYMART_POSTGRES_URL"),
         (_mailing_to_the_web_page, "POLYMART_SMTP_ADDRESS names mail:8025, and not mail's port smtp"),
-        (_asking_the_catalogs_metrics, "POLYMART_CATALOG_ADDRESS names catalog-svc:9090, and not catalog-svc's port grpc"),
+        (_asking_the_catalogs_metrics, "names catalog-svc:9090, and not catalog-svc's port grpc"),
         (_without_order_service, "no Deployment runs order_svc"),
         (_without_topology, "no Job runs chassis.messaging migrate --wait"),
         (_on_loopback, "Deployment order-svc: POLYMART_GRPC_ADDRESS doesn't listen on the pod's address"),
