@@ -159,6 +159,10 @@ def _settings(workload: Workload, environment: Environment) -> Iterator[str]:
     for variable in sorted(f"{PREFIX}{name.upper()}" for name in must):
         if not environment.values.get(variable):
             yield f"{variable} is missing"
+    for name, field in declared.model_fields.items():
+        # How long a drain takes is said where the grace is, which has to fit.
+        if name != "drain_seconds" and environment.values.get(f"{PREFIX}{name.upper()}") == f"{field.default}":
+            yield f"{PREFIX}{name.upper()} is what it would be anyway"
     yield from problems(workload.args[0], _frozen(environment))
 
 

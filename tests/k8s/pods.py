@@ -13,6 +13,8 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 from urllib.request import urlopen
@@ -187,6 +189,15 @@ class Pod:
         ended = await self.end(self.grace)
         assert ended == code, f"{self.workload.title} ended with {ended}: {self.tail()}"
         return time.monotonic() - began
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It neither answers nor ends while the block lasts."""
+        os.kill(self._inside, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._inside, signal.SIGCONT)
 
     async def kill(self) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -25,7 +25,7 @@ def test_the_manifests_fit_what_the_services_declare() -> None:
 def alterations(manifests: Manifests) -> Iterator[tuple[str, str, Alter]]:
     """(what is altered, what the fault must name, how) for each name, port and probe; each alters for good."""
     for document in manifests.of_kind("ConfigMap", "Secret"):
-        for name in [n for n in document["data"] if n.isupper()]:
+        for name in [n for n in document.get("data", {}) if n.isupper()]:
             title = f"{document['kind']} {document['metadata']['name']}: {name}"
             yield f"{title} misspelt", name, lambda d=document["data"], n=name: d.update({f"{n}X": d.pop(n)})
     for workload in manifests.own:
@@ -187,12 +187,17 @@ def _migrating_anothers_database(documents: list[Document]) -> None:
 
 def _setting(documents: list[Document], name: str, value: str) -> None:
     for document in documents:
-        if document["kind"] == "ConfigMap" and name in document["data"]:
+        if document["kind"] == "ConfigMap" and name in document.get("data", {}):
             document["data"][name] = value
 
 
 def _mailing_to_the_web_page(documents: list[Document]) -> None:
     _setting(documents, "POLYMART_SMTP_ADDRESS", "mail:8025")
+
+
+def _with_a_default(documents: list[Document]) -> None:
+    (settings,) = (d for d in documents if d["kind"] == "ConfigMap" and d["metadata"]["name"].startswith("order-"))
+    settings["data"]["POLYMART_ORDER_DEADLINE_SECONDS"] = "1800"
 
 
 def _asking_the_catalogs_metrics(documents: list[Document]) -> None:
@@ -209,6 +214,7 @@ def _asking_the_catalogs_metrics(documents: list[Document]) -> None:
         (_migrating_anothers_database, "are told different things: POLYMART_POSTGRES_URL"),
         (_mailing_to_the_web_page, "POLYMART_SMTP_ADDRESS names mail:8025, and not mail's port smtp"),
         (_asking_the_catalogs_metrics, "names catalog-svc:9090, and not catalog-svc's port grpc"),
+        (_with_a_default, "Deployment order-svc: POLYMART_ORDER_DEADLINE_SECONDS is what it would be anyway"),
         (_without_order_service, "no Deployment runs order_svc"),
         (_without_topology, "no Job runs chassis.messaging migrate --wait"),
         (_on_loopback, "Deployment order-svc: POLYMART_GRPC_ADDRESS doesn't listen on the pod's address"),

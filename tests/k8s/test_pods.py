@@ -149,11 +149,32 @@ async def test_sigterm_ends_a_job_that_waits_for_its_store(cluster: Cluster) -> 
     await job.terminate(128 + signal.SIGTERM)
 
 
+async def open_orders(cluster: Cluster) -> int:
+    """How many are PENDING, by the store."""
+    connection = await asyncpg.connect(cluster.pods["order-svc"].environ["POLYMART_POSTGRES_URL"], timeout=10)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM orders WHERE status = 'PENDING'"))
+    finally:
+        await connection.close()
+
+
+async def test_a_pod_drains_within_its_grace_though_the_broker_froze(cluster: Cluster, shop: Shop) -> None:
+    (sku,) = await shop.product(stock=10)
+    with cluster.broker.frozen():
+        order = await shop.place(sku)
+        await cluster.pods["order-svc"].terminate()
+        assert await open_orders(cluster) == 1
+    await cluster.pods["order-svc"].start()
+    await cluster.pods["order-svc"].until("readinessProbe")
+    assert await shop.outcome(order) == "CONFIRMED"
+
+
 async def test_pods_drain_within_their_grace_and_lose_no_order(cluster: Cluster, shop: Shop) -> None:
     (sku,) = await shop.product(stock=100)
     orders = await asyncio.gather(*(shop.place(sku) for _ in range(20)))
     took = await asyncio.gather(*(pod.terminate() for pod in cluster.pods.values()))
     assert len(took) == 8
+    assert await open_orders(cluster) > 0, "a drain with nothing in hand proves nothing"
     await cluster.start()
     await cluster.ready()
     outcomes = await asyncio.gather(*(shop.outcome(order) for order in orders))
