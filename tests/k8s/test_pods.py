@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -35,6 +36,20 @@ def sandbox_missing() -> str:
         check=False,
     )
     return f"bwrap can't make a sandbox here: {tried.stderr.decode().strip()}" if tried.returncode else ""
+
+
+def test_the_build_has_its_interpreter_wherever_that_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := sandbox_missing():
+        pytest.skip(reason)
+    python = tmp_path / "python"
+    top = tmp_path.parts[1]
+    made = {"build": tmp_path / "build", top: tmp_path / top}
+    for folder in (python, *made.values()):
+        folder.mkdir()
+    (python / "mark").touch()
+    monkeypatch.setattr(sys, "base_prefix", str(python))
+    step = images.Step("RUN", (), f"test -f {python}/mark && ! test -e {tmp_path}/build")
+    images.run(step, made, {})
 
 
 @pytest.fixture(scope="module")
