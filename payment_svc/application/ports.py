@@ -5,7 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from payment_svc.domain.payments import Attempt, Change, Outcome, Payment, Status
+from payment_svc.domain.life import Change
+from payment_svc.domain.payments import Attempt, Outcome, Payment, Status
 
 
 class Provider(Protocol):
@@ -34,14 +35,16 @@ class Ledger(Protocol):
         ...
 
     async def record(self, change: Change) -> None:
-        """Write the change, and its events to be published."""
+        """Write the change with its ledger entries, and its events to be published."""
         ...
 
 
 class Payments(Protocol):
     """The store. Raises Unavailable where it can't be reached."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Ledger]: ...
+    def transaction(self, *, request_id: str = "") -> AbstractAsyncContextManager[Ledger]:
+        """`request_id` is what led to commands that come from no message."""
+        ...
 
     async def claim(self, limit: int, lease: timedelta) -> list[Attempt]:
         """Take pending attempts whose time has come: nobody else gets them until `lease` has passed."""

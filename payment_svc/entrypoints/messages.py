@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
-from polymart.payment.v1.commands_pb2 import AuthorizePayment, CapturePayment, VoidPayment
+from polymart.payment.v1.commands_pb2 import AuthorizePayment, CapturePayment, RefundPayment, VoidPayment
 
 from chassis.errors import InvalidArgument, Violation
 from chassis.messaging.envelope import Envelope
@@ -12,7 +12,9 @@ from chassis.money import Money
 from chassis.postgres import Transaction
 from payment_svc.application.payments import carry_out
 from payment_svc.application.ports import Ledger
-from payment_svc.domain.payments import Authorize, Capture, Command, Void
+from payment_svc.domain.payments import Authorize, Capture, Command, Refund, Void
+
+_LONGEST_ID = 64
 
 OpenLedger = Callable[[Transaction, Sequence[Envelope]], Ledger]
 
@@ -28,6 +30,7 @@ def reactions(open_ledger: OpenLedger) -> Mapping[type[Message], Handler[Transac
         AuthorizePayment: move_money,
         CapturePayment: move_money,
         VoidPayment: move_money,
+        RefundPayment: move_money,
     }
 
 
@@ -35,21 +38,24 @@ def _command(payload: Message) -> Command:
     """Raises InvalidArgument for what no order could mean."""
     match payload:
         case AuthorizePayment():
-            return Authorize(_named(payload.payment_id), _amount(payload), payload.payment_token)
+            command: Command = Authorize(payload.payment_id, _amount(payload), payload.payment_token)
         case CapturePayment():
-            return Capture(_named(payload.payment_id))
+            command = Capture(payload.payment_id)
+        case RefundPayment():
+            command = Refund(payload.payment_id, payload.operation_id, _amount(payload))
+            if not 0 < len(command.operation_id) <= _LONGEST_ID:
+                raise InvalidArgument([Violation("operation_id", f"must be 1 to {_LONGEST_ID} characters")])
         case VoidPayment():
-            return Void(_named(payload.payment_id))
-    raise TypeError(f"{type(payload).__name__} is not a command of payments")
-
-
-def _named(payment_id: str) -> str:
-    if not payment_id:
+            command = Void(payload.payment_id)
+        case _:
+            raise TypeError(f"{type(payload).__name__} is not a command of payments")
+    if not command.payment_id:
         raise InvalidArgument([Violation("payment_id", "is required")])
-    return payment_id
+    return command
 
 
-def _amount(payload: AuthorizePayment) -> Money:
+def _amount(payload: AuthorizePayment | RefundPayment) -> Money:
+    """A refund of nothing is as good as any: an order may be worth nothing."""
     try:
         amount = Money.from_proto(payload.amount)
     except ValueError as error:

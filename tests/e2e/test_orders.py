@@ -13,6 +13,7 @@ from polymart.payment.v1.payment_pb2 import PAYMENT_STATUS_CAPTURED, PAYMENT_STA
 from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest
 
 from chassis.money import Money
+from ops.orders import reason_name
 from tests.e2e.shop import TIMEOUT, Shop, until
 
 
@@ -80,10 +81,15 @@ async def test_a_payment_that_times_out_is_charged_once(shop: Shop, token: str) 
     await shop.invariants_hold()
 
 
-async def test_a_capture_refused_for_good_cancels_the_order_and_puts_the_units_back(shop: Shop) -> None:
+@pytest.mark.parametrize(
+    ("token", "reason"), [("tok_capture_refused", "the card is blocked"), ("tok_expires", "the authorisation expired")]
+)
+async def test_a_capture_refused_for_good_cancels_the_order_and_puts_the_units_back(
+    shop: Shop, token: str, reason: str
+) -> None:
     (sku,) = await shop.product(stock=5)
-    order = await shop.place(sku, quantity=2, token="tok_capture_refused")
-    assert await shop.outcome(order) == "CAPTURE_FAILED"
+    order = await shop.settled(await shop.place(sku, quantity=2, token=token))
+    assert (reason_name(order), order.failure.message) == ("CAPTURE_FAILED", reason)
     level = await shop.stock(sku)
     assert (level.on_hand, level.reserved) == (5, 0)
     payment = await shop.clients.payments.GetPayment(GetPaymentRequest(payment_id=order.order_id), timeout=TIMEOUT)

@@ -41,6 +41,7 @@ from tests.integration.payment.support import (
     PRICE,
     TIMEOUT,
     authorize,
+    books_agree,
     capture,
     configured,
     done,
@@ -178,6 +179,7 @@ async def test_workers_that_die_at_any_point_charge_nobody_twice_and_lose_nobody
             }[known]
         )
     assert len(set(mine.values())) == 4
+    await books_agree(db, provider)
     captured = [e.payment_id for e in orders.answers(PaymentCaptured)]
     assert len(captured) == len(set(captured))
     tries = await db.fetchval("SELECT max(tries) FROM attempts")
