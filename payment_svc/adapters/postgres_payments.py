@@ -100,6 +100,15 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::interval[])
 WHERE attempts.payment_id = v.payment_id AND attempts.operation = v.operation
     AND attempts.operation_id = v.operation_id AND attempts.tries = v.tries AND state = 'PENDING'
 """
+_REMIND = """
+WITH fresh AS (
+    INSERT INTO notices (id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING id
+), forgotten AS (
+    DELETE FROM notices WHERE received_at < now() - interval '1 hour'
+)
+UPDATE attempts SET due_at = now() FROM fresh
+WHERE payment_id = $2 AND operation = $3 AND operation_id = $4 AND state = 'PENDING'
+"""
 _GET = f"{_PAYMENT} WHERE payment_id = $1"
 _NEWEST = f"""
 {_PAYMENT}
@@ -262,6 +271,10 @@ class PostgresPayments:
             [a.tries for a in attempts],
             [a.delay for a in attempts],
         )
+
+    async def remind(self, notice_id: str, payment_id: str, name: Name) -> None:
+        await self._db.execute(_REMIND, notice_id, payment_id, *name)
+        self._nudge()
 
     async def get(self, payment_id: str) -> Payment | None:
         found = await self._with_attempts(await self._db.fetch(_GET, payment_id))

@@ -93,9 +93,9 @@ class SandboxProvider:
         if unheard or late:
             await asyncio.sleep(self._timeout)
 
-    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome]:
+    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome | None]:
         async with self._patience():
-            return await self._record_of(keys)
+            return {**dict.fromkeys(keys), **await self._record_of(keys)}
 
     @asynccontextmanager
     async def _patience(self) -> AsyncIterator[None]:

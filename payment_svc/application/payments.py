@@ -8,7 +8,7 @@ import structlog
 from chassis.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable, Violation
 from payment_svc.application.ports import Ledger, Payments, Provider
 from payment_svc.domain.life import decide, settle, stays_open
-from payment_svc.domain.payments import Attempt, Command, Outcome, Payment, Refund, RefundFailed, Status
+from payment_svc.domain.payments import Attempt, Command, Outcome, Payment, Refund, RefundFailed, Status, parse_key
 
 log = structlog.get_logger(__name__)
 
@@ -26,16 +26,20 @@ async def carry_out(commands: Sequence[Command], *, ledger: Ledger) -> None:
 async def ask_provider(limit: int, *, lease: timedelta, payments: Payments, provider: Provider) -> Sequence[Attempt]:
     """Claim due attempts, ask the provider once, and commit its answers as they come in. Returns what was claimed.
 
-    An attempt that was tried before is looked up by its key first. Whatever stays unknown is due again later, under
-    the same key. Dying at any point leaves claims that expire after `lease`.
+    An attempt that was tried before is looked up by its key first, and asked for again only if the provider never heard
+    of it. Whatever stays unknown is due again later, under the same key. Dying at any point leaves claims that expire
+    after `lease`.
     """
     claimed = await payments.claim(limit, lease)
     unknown = {attempt.key: attempt for attempt in claimed}
+    unheard = [attempt for attempt in claimed if attempt.tries == 1]
     try:
         if tried := [attempt.key for attempt in claimed if attempt.tries > 1]:
-            await _commit(await provider.find(tried), unknown, payments)
-        if unknown:
-            async for answers in provider.submit(list(unknown.values())):
+            found = await provider.find(tried)
+            unheard += [unknown[key] for key, outcome in found.items() if outcome is None]
+            await _commit({key: outcome for key, outcome in found.items() if outcome}, unknown, payments)
+        if unheard:
+            async for answers in provider.submit(unheard):
                 await _commit(answers, unknown, payments)
     except Unavailable as error:
         log.warning("provider or store out of reach", error=str(error), attempts=len(unknown))
@@ -58,6 +62,16 @@ async def _commit(answers: Mapping[str, Outcome], unknown: dict[str, Attempt], p
             log.error("the provider refused a void", payment_id=attempt.payment_id, outcome=str(outcome))
         else:
             del unknown[attempt.key]
+
+
+async def hear_of(notice_id: str, key: str, *, payments: Payments) -> None:
+    """Ask the provider again soon what became of an operation, since it says that something did."""
+    try:
+        payment_id, name = parse_key(key)
+    except ValueError:
+        log.info("notice of an operation that isn't ours", key=key)
+        return
+    await payments.remind(notice_id, payment_id, name)
 
 
 async def refund_payment(command: Refund, *, payments: Payments) -> Payment:

@@ -175,6 +175,13 @@ class Attempt:
         return min(_FIRST_DELAY * (1 << doublings), _LONGEST_DELAY)
 
 
+def parse_key(key: str) -> tuple[str, Name]:
+    """The payment and the operation that an idempotency key is of. Raises ValueError."""
+    payment_id, _, name = key.partition(":")
+    operation, _, operation_id = name.partition(":")
+    return payment_id, (Operation(operation), operation_id)
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What became of an operation. `amount` counts 10^-9 units of the payment's currency."""

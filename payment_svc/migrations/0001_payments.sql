@@ -100,3 +100,9 @@ $$;
 
 CREATE TRIGGER entries_stay BEFORE UPDATE OR DELETE ON entries
     FOR EACH STATEMENT EXECUTE FUNCTION entries_stay();
+
+-- Notices of the provider that were taken. They outlive the time in which one could be sent again.
+CREATE TABLE notices (
+    id text PRIMARY KEY,
+    received_at timestamptz NOT NULL DEFAULT now()
+);

@@ -113,7 +113,7 @@ class Mortal:
                 return
             yield dict(list(answers.items())[: len(answers) // 2]) if fate < 0.6 else answers
 
-    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome]:
+    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome | None]:
         if self._dice.random() < 0.2:
             raise Unavailable("not heard")
         return await self._provider.find(keys)
@@ -225,7 +225,7 @@ class Silent:
         for _ in ():
             yield {}
 
-    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome]:
+    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome | None]:
         return {}
 
 
