@@ -96,9 +96,7 @@ async def test_a_worker_killed_at_any_step_leaves_one_charge_and_equal_books(
             await worker.handle(earlier(id), new_id())
             await worker.ask()
 
-        mortal = WORLD.Process(
-            target=live_until, args=(*urls, case.command(id), message_id, step), daemon=True
-        )
+        mortal = WORLD.Process(target=live_until, args=(*urls, case.command(id), message_id, step), daemon=True)
         mortal.start()
         await asyncio.to_thread(mortal.join, 60)
         assert mortal.exitcode == -signal.SIGKILL

@@ -284,7 +284,7 @@ def test_delays_grow_up_to_a_limit() -> None:
 
 
 IDS = ("0", "1")
-SHARES = {"r": 5_000_000_000, "s": 7_340_000_000, "t": 1}
+SHARES = {"r": 5_000_000_000, "s": 7_340_000_000, "t": 6_000_000_000}
 
 
 class Firm:
@@ -314,8 +314,8 @@ class CrashesBetweenAnyTwoSteps(RuleBasedStateMachine):
     """Commands in any order and number; claims, calls and commits as steps of their own, each of which may be the
     last of its worker, while another worker may have claimed the same attempt after the lease."""
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(bought=st.sets(st.sampled_from(IDS)))
+    def open(self, bought: set[str]) -> None:
         self.rows: dict[str, Payment] = {id: Payment(id) for id in IDS}
         self.firm = Firm()
         self.events: list[Event] = []
@@ -323,9 +323,14 @@ class CrashesBetweenAnyTwoSteps(RuleBasedStateMachine):
         self.commanded: set[Command] = set()
         self.claims: list[Attempt] = []
         self.answers: list[tuple[Attempt, Outcome]] = []
+        for id in bought:
+            for command in (Authorize(id, PRICE, "tok"), Capture(id)):
+                self._write(decide([command], {id: self.rows[id]}))
+                self.commanded.add(command)
+                self.work(id, True)
 
     @rule(
-        chosen=st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from("aaccvrst")), min_size=1, max_size=4),
+        chosen=st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from("aaccvrrsstt")), min_size=1, max_size=4),
         crash=st.booleans(),
     )
     def command(self, chosen: list[tuple[str, str]], crash: bool) -> None:
@@ -341,6 +346,12 @@ class CrashesBetweenAnyTwoSteps(RuleBasedStateMachine):
         if not crash:
             self._write(change)
             self.commanded |= set(commands)
+
+    @rule(id=st.sampled_from(IDS), yes=st.booleans())
+    def work(self, id: str, yes: bool) -> None:
+        """A worker that lives."""
+        for attempt in self._pending(id):
+            self._write(settle([(attempt, self.firm.ask(attempt, yes))], {id: self.rows[id]}))
 
     @rule(id=st.sampled_from(IDS))
     def claim(self, id: str) -> None:
