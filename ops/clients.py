@@ -14,6 +14,7 @@ import typer
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceStub
 from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceStub
 from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceStub
@@ -22,11 +23,13 @@ from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceStub
 from rich.console import Console
 
+from chassis.rpc.client import OPTIONS, ROUND_ROBIN
 from devstack.errors import EngineError
 from devstack.stack import StackInfo, default_home, load
 
 if TYPE_CHECKING:
     from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+    from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceAsyncStub
     from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceAsyncStub
     from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceAsyncStub
     from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceAsyncStub
@@ -41,7 +44,7 @@ problems = Console(stderr=True)
 
 
 # Over all addresses of a name, or of a target such as ipv4:127.0.0.1:5001,127.0.0.1:5002.
-_OPTIONS = (("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),)
+_OPTIONS = (("grpc.service_config", json.dumps(ROUND_ROBIN)), *OPTIONS)
 
 
 class Clients:
@@ -59,6 +62,10 @@ class Clients:
     @property
     def catalog(self) -> "CatalogServiceAsyncStub":
         return CatalogServiceStub(self.channel("catalog_svc"))
+
+    @property
+    def taxonomy(self) -> "TaxonomyServiceAsyncStub":
+        return TaxonomyServiceStub(self.channel("catalog_svc"))
 
     @property
     def inventory(self) -> "InventoryServiceAsyncStub":
