@@ -109,8 +109,8 @@ def _refund(payment: Payment, command: Refund) -> Step:
     id, name = command.payment_id, (Operation.REFUND, command.operation_id)
     if known := payment.attempts.get(name):
         if payment.money(known.amount) != command.amount:
-            raise FailedPrecondition(f"refund {command.operation_id} of payment {id} is for another amount",
-                                     reason="PAYMENT_DIFFERS")  # fmt: skip
+            message = f"refund {command.operation_id} of payment {id} is for another amount"
+            raise FailedPrecondition(message, reason="PAYMENT_DIFFERS")
         if known.open:
             return payment, ()
         return payment, (_refund_answer(payment, name),)
@@ -179,8 +179,8 @@ def resolve(payment: Payment, name: Name, outcome: Outcome) -> Step:
     if asked is None or asked.state is not AttemptState.PENDING or stays_open(name, outcome):
         return payment, ()
     if isinstance(outcome, Refused):
-        payment, events = _refused(_with(payment, name, replace(asked, state=AttemptState.REFUSED,
-                                                                reason=outcome.reason)), name)  # fmt: skip
+        refused = replace(asked, state=AttemptState.REFUSED, reason=outcome.reason)
+        payment, events = _refused(_with(payment, name, refused), name)
     else:
         payment, events = _approved(_moved(payment, name, AttemptState.APPROVED), name, outcome)
     payment, more = _turn(payment)
@@ -193,19 +193,14 @@ def stays_open(name: Name, outcome: Outcome) -> bool:
 
 
 def _approved(payment: Payment, name: Name, outcome: Approved) -> Step:
-    id, voiding = payment.payment_id, payment.status is Status.VOIDING
+    id = payment.payment_id
     match name[0]:
         case Operation.AUTHORIZE:
             payment = replace(payment, reference=outcome.reference)
-            # Who asked for a void is told of that alone.
-            return (payment, ()) if voiding else (
-                replace(payment, status=Status.AUTHORIZED), (Authorized(id, payment.price),)
-            )  # fmt: skip
+            return _forward(payment, Status.AUTHORIZED, Authorized(id, payment.price))
         case Operation.CAPTURE:
             payment = replace(payment, captured=payment.price.nanos)
-            return (payment, ()) if voiding else (
-                replace(payment, status=Status.CAPTURED), (Captured(id, payment.price),)
-            )  # fmt: skip
+            return _forward(payment, Status.CAPTURED, Captured(id, payment.price))
         case Operation.REFUND:
             payment = replace(payment, refunded=payment.refunded + payment.attempts[name].amount)
             if name != VOIDS_REFUND:
@@ -215,21 +210,27 @@ def _approved(payment: Payment, name: Name, outcome: Approved) -> Step:
 
 
 def _refused(payment: Payment, name: Name) -> Step:
-    id, reason, voiding = payment.payment_id, payment.attempts[name].reason, payment.status is Status.VOIDING
+    id, reason = payment.payment_id, payment.attempts[name].reason
     if name[0] is Operation.REFUND:
         return payment, (_refund_answer(payment, name),)
     payment = replace(payment, failure=reason)
     if name == AUTHORIZATION:
-        payment = replace(payment, status=Status.DECLINED)
-        if voiding:
-            return _moved(payment, VOID, AttemptState.UNNEEDED), (Voided(id),)
-        return payment, (Declined(id, reason),)
-    answers: list[Event] = [] if voiding else [CaptureFailed(id, reason)]
-    for waiting in [name for name, asked in payment.attempts.items() if name[0] is Operation.REFUND and asked.open]:
+        if payment.status is not Status.VOIDING:
+            return _forward(payment, Status.DECLINED, Declined(id, reason))
+        return _moved(replace(payment, status=Status.DECLINED), VOID, AttemptState.UNNEEDED), (Voided(id),)
+    payment, answers = _forward(payment, Status.CAPTURE_FAILED, CaptureFailed(id, reason))
+    for waiting in [(Operation.REFUND, id) for id, asked in payment.refunds().items() if asked.open]:
         failed = replace(payment.attempts[waiting], state=AttemptState.REFUSED, reason="nothing was captured")
         payment = _with(payment, waiting, failed)
-        answers.append(_refund_answer(payment, waiting))
-    return payment if voiding else replace(payment, status=Status.CAPTURE_FAILED), tuple(answers)
+        answers += (_refund_answer(payment, waiting),)
+    return payment, answers
+
+
+def _forward(payment: Payment, status: Status, event: Event) -> Step:
+    """On to `status`, unless a void is on its way: who asked for that is told of that alone."""
+    if payment.status is Status.VOIDING:
+        return payment, ()
+    return replace(payment, status=status), (event,)
 
 
 def _refund_answer(payment: Payment, name: Name) -> Refunded | RefundFailed:

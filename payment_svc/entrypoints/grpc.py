@@ -54,14 +54,12 @@ class PaymentServicer(payment_service_pb2_grpc.PaymentServiceServicer):
 
     async def RefundPayment(self, request: pb.RefundPaymentRequest, context: object) -> payment_pb2.Payment:
         check = Validator(request)
-        amount = Money("", 0)
         try:
-            amount = Money.from_proto(request.amount)
-            check.check(amount.nanos > 0, "amount", "must be above 0")
+            check.check(Money.from_proto(request.amount).nanos > 0, "amount", "must be above 0")
         except ValueError as error:
             check.check(False, "amount", str(error))
         check.done()
-        command = Refund(request.payment_id, request.request_id, amount)
+        command = Refund(request.payment_id, request.request_id, Money.from_proto(request.amount))
         return _message(await refund_payment(command, payments=self._payments))
 
 

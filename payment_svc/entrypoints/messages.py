@@ -35,31 +35,27 @@ def reactions(open_ledger: OpenLedger) -> Mapping[type[Message], Handler[Transac
 
 
 def _command(payload: Message) -> Command:
-    """Raises InvalidArgument for what no order could mean."""
+    """Raises InvalidArgument, with every fault, for what no order could mean."""
+    assert isinstance(payload, AuthorizePayment | CapturePayment | RefundPayment | VoidPayment)
+    faults = [] if payload.payment_id else [Violation("payment_id", "is required")]
+    amount = Money("", 0)
+    if isinstance(payload, AuthorizePayment | RefundPayment):
+        try:
+            amount = Money.from_proto(payload.amount)
+            if amount.nanos < 0:
+                faults.append(Violation("amount", "must not be negative"))
+        except ValueError as error:
+            faults.append(Violation("amount", str(error)))
+    if isinstance(payload, RefundPayment) and not 0 < len(payload.operation_id) <= _LONGEST_ID:
+        faults.append(Violation("operation_id", f"must be 1 to {_LONGEST_ID} characters"))
+    if faults:
+        raise InvalidArgument(faults)
     match payload:
         case AuthorizePayment():
-            command: Command = Authorize(payload.payment_id, _amount(payload), payload.payment_token)
+            return Authorize(payload.payment_id, amount, payload.payment_token)
         case CapturePayment():
-            command = Capture(payload.payment_id)
+            return Capture(payload.payment_id)
         case RefundPayment():
-            command = Refund(payload.payment_id, payload.operation_id, _amount(payload))
-            if not 0 < len(command.operation_id) <= _LONGEST_ID:
-                raise InvalidArgument([Violation("operation_id", f"must be 1 to {_LONGEST_ID} characters")])
+            return Refund(payload.payment_id, payload.operation_id, amount)
         case VoidPayment():
-            command = Void(payload.payment_id)
-        case _:
-            raise TypeError(f"{type(payload).__name__} is not a command of payments")
-    if not command.payment_id:
-        raise InvalidArgument([Violation("payment_id", "is required")])
-    return command
-
-
-def _amount(payload: AuthorizePayment | RefundPayment) -> Money:
-    """A refund of nothing is as good as any: an order may be worth nothing."""
-    try:
-        amount = Money.from_proto(payload.amount)
-    except ValueError as error:
-        raise InvalidArgument([Violation("amount", str(error))]) from error
-    if amount.nanos < 0:
-        raise InvalidArgument([Violation("amount", "must not be negative")])
-    return amount
+            return Void(payload.payment_id)

@@ -106,3 +106,5 @@ CREATE TABLE notices (
     id text PRIMARY KEY,
     received_at timestamptz NOT NULL DEFAULT now()
 );
+
+CREATE INDEX notices_received_at ON notices (received_at);
