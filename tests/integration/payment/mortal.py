@@ -14,11 +14,15 @@ from chassis.inbox.postgres import PostgresInbox
 from chassis.messaging.envelope import Envelope
 from chassis.outbox.postgres import PostgresOutbox
 from chassis.postgres import Postgres
+from chassis.service import Resource
+from payment_svc.adapters.http_provider import HttpProvider
 from payment_svc.adapters.postgres_payments import PostgresLedger, PostgresPayments
 from payment_svc.adapters.sandbox_provider import SandboxProvider
 from payment_svc.application.payments import ask_provider
+from payment_svc.application.ports import Provider
 from payment_svc.domain.payments import Attempt
 from payment_svc.entrypoints.messages import reactions
+from tests.integration.payment.firm import API_KEY
 
 TIMEOUT = 20.0
 
@@ -33,13 +37,22 @@ class Step(StrEnum):
 
 
 class Worker:
-    """Handles one command like the service does, then asks the provider until nothing is left to ask."""
+    """Handles one command like the service does, then asks the provider until nothing is left to ask.
+
+    `firm` is the URL of the sandbox's database, or of a provider over HTTP.
+    """
 
     def __init__(self, own: str, firm: str, fatal: Step | None = None):
         self._fatal = fatal
-        self._db, self._firm = Postgres(own), Postgres(firm)
+        self._db = Postgres(own)
         self._payments = _Payments(self._db, self)
-        self._provider = _Sandbox(self._firm, self)
+        self._provider: Provider
+        self._firm: Resource
+        if firm.startswith("http"):
+            self._provider = self._firm = HttpProvider(firm, api_key=API_KEY, timeout=TIMEOUT)
+        else:
+            self._firm = db = Postgres(firm)
+            self._provider = _Sandbox(db, self)
 
     async def handle(self, command: Message, message_id: str) -> None:
         """A delivery of a command; `message_id` is the same in each."""
@@ -96,8 +109,8 @@ class _Sandbox(SandboxProvider):
         return done
 
 
-def live_until(own: str, firm: str, command: Message, message_id: str, fatal: Step) -> None:
-    """Take a command as far as `fatal`. Never returns."""
+def live_until(own: str, firm: str, command: Message, message_id: str, fatal: Step | None) -> None:
+    """Take a command as far as `fatal`, which it doesn't survive."""
 
     async def live() -> None:
         async with Worker(own, firm, fatal) as worker:

@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 
 import asyncpg
 import pytest
@@ -17,11 +18,15 @@ from polymart.payment.v1.events_pb2 import (
 )
 
 from chassis.money import Money
+from chassis.postgres import migrate as apply_migrations
+from payment_svc.bootstrap import NAME
 from payment_svc.config import PaymentConfig
-from tests.conftest import Engine
+from tests.conftest import Engine, until
+from tests.integration.payment.firm import open_firm
 from tests.integration.payment.mortal import Step, Worker, live_until
 from tests.integration.payment.support import (
     authorize,
+    booked,
     books_agree,
     capture,
     configured,
@@ -84,6 +89,20 @@ async def provider(config: PaymentConfig) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
+def born(own: str, firm: str, command: Message, message_id: str, step: Step | None) -> ForkServerProcess:
+    """A worker's process that has been started."""
+    process = WORLD.Process(target=live_until, args=(own, firm, command, message_id, step), daemon=True)
+    process.start()
+    return process
+
+
+async def others_go_on(worker: Worker, command: Message, message_id: str) -> None:
+    """The broker delivers again what may not have been acknowledged, and another worker takes it."""
+    for _ in range(2):
+        await worker.handle(command, message_id)
+        await worker.ask()
+
+
 @pytest.mark.parametrize("step", Step)
 @pytest.mark.parametrize("name", CASES)
 async def test_a_worker_killed_at_any_step_leaves_one_charge_and_equal_books(
@@ -103,11 +122,7 @@ async def test_a_worker_killed_at_any_step_leaves_one_charge_and_equal_books(
         charged = len(await done(provider, id)) - len(case.before)
         assert charged == (step in (Step.CHARGED, Step.ANSWERED, Step.SETTLED))
 
-        # The broker delivers again what may not have been acknowledged, and another worker goes on.
-        await worker.handle(case.command(id), message_id)
-        await worker.ask()
-        await worker.handle(case.command(id), message_id)
-        await worker.ask()
+        await others_go_on(worker, case.command(id), message_id)
     assert await done(provider, id) == list(case.did)
     await books_agree(db, provider)
     told = await db.fetch("SELECT headers FROM outbox WHERE aggregate_id = $1 AND subject LIKE $2 ORDER BY seq",
@@ -115,3 +130,27 @@ async def test_a_worker_killed_at_any_step_leaves_one_charge_and_equal_books(
     assert len(told) == 1
     assert f'"{message_id}"' in told[0]["headers"]
     assert not await db.fetchval("SELECT count(*) FROM attempts WHERE state IN ('WAITING', 'PENDING')")
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_a_worker_killed_while_it_waits_for_a_provider_over_http_leaves_one_charge(
+    name: str, database: str
+) -> None:
+    case, id, message_id = CASES[name], new_id(), new_id()
+    await apply_migrations(database, NAME)
+    async with open_firm(patience=60) as firm, Worker(database, firm.url) as worker:
+        for earlier in case.before:
+            await worker.handle(earlier(id), new_id())
+            await worker.ask()
+        firm.fate = lambda method, key: "slow" if method == "POST" else ""
+        mortal = born(database, firm.url, case.command(id), message_id, None)
+        await until(lambda: len(firm.moves) > len(case.before), 60)
+        mortal.kill()
+        await asyncio.to_thread(mortal.join, 60)
+        firm.fate = lambda method, key: ""
+        await others_go_on(worker, case.command(id), message_id)
+        assert [move.kind for move in firm.moves] == list(case.did)
+        assert set(firm.calls.values()) == {1}
+        db = await asyncpg.connect(database)
+        assert await booked(db) == firm.did()
+        await db.close()
