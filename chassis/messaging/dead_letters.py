@@ -114,13 +114,13 @@ class DeadLetters:
         subject = f"dlq.{subject_token(consumer)}.{subject_token(id)}"
         await self._nats.js.publish(subject, message.data, headers=headers)
 
-    async def list(self, *, limit: int = 1_000) -> list[DeadLetter]:
-        """The oldest `limit` entries."""
+    async def list(self, *, limit: int | None = None) -> list[DeadLetter]:
+        """The oldest `limit` entries, or all."""
         return [letter async for letter in self._read(limit)]
 
-    async def _read(self, limit: int) -> AsyncIterator[DeadLetter]:
+    async def _read(self, limit: int | None) -> AsyncIterator[DeadLetter]:
         state = (await self._nats.js.stream_info(DLQ)).state
-        left = min(limit, state.messages)
+        left = state.messages if limit is None else min(limit, state.messages)
         if not left:
             return
         subscription = await self._nats.js.subscribe(

@@ -57,13 +57,9 @@ class Publisher:
         if not outcome.acked.issuperset(envelope.id for envelope in envelopes):
             raise Unavailable("NATS didn't acknowledge what was published")
 
-    async def publish(self, entries: Sequence[OutboxEntry]) -> set[str]:
-        """The ids that the broker has stored, of messages in the order given. Doesn't raise for an outage."""
-        return (await self.attempt(entries)).acked
-
     async def attempt(self, entries: Sequence[OutboxEntry]) -> Outcome:
         """Publish, keeping the order within each aggregate and stream: what follows a message that wasn't
-        acknowledged isn't sent."""
+        acknowledged isn't sent. Doesn't raise for an outage."""
         outcome = Outcome()
         if not self._nats.connected:
             return outcome

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import structlog
 
+from chassis.clock import rest
 from chassis.errors import Unavailable
 from chassis.ids import uuid7
 from chassis.messaging.publisher import Publisher
@@ -69,11 +70,11 @@ class Relay:
                 progress = None
             if progress is None:
                 delay = min(max(delay * 2, 0.1), _LONGEST_DELAY)
-                await _wait(self._stopping, delay)
+                await rest(self._stopping, delay)
             else:
                 delay = 0.0
                 if not progress:
-                    await _wait(self._nudged, _POLL)
+                    await rest(self._nudged, _POLL)
         await self._flush()
 
     async def stop(self) -> None:
@@ -130,9 +131,3 @@ class Relay:
 
 def _type(entry: OutboxEntry) -> str:
     return entry.headers.get("ce-type", "")
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

@@ -1,13 +1,13 @@
 """A customer and what may be said about one."""
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
 from chassis.errors import Violation
+from chassis.ids import printable
 
 CUSTOMER_ID_LIMIT = 128
 _LIMITS = {"display_name": 200, "email": 254, "country": 100}
@@ -16,8 +16,6 @@ _LIMITS = {"display_name": 200, "email": 254, "country": 100}
 _LOCAL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = re.compile(rf"(?=.{{1,64}}@){_LOCAL}@{_LABEL}(\.{_LABEL})+")
-# Control characters, line and paragraph separators, lone surrogates: none belongs in a name, and some break a header.
-_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def id_violations(customer_id: str, field: str) -> Iterator[Violation]:
     """What is wrong with a customer's id."""
     if not 1 <= len(customer_id) <= CUSTOMER_ID_LIMIT:
         yield Violation(field, f"must have 1 to {CUSTOMER_ID_LIMIT} characters")
-    if not _printable(customer_id):
+    if not printable(customer_id):
         yield Violation(field, "must not hold control characters or line breaks")
 
 
@@ -72,11 +70,7 @@ def detail_violations(values: Mapping[str, str], prefix: str) -> Iterator[Violat
         field = prefix + name
         if len(value) > _LIMITS[name]:
             yield Violation(field, f"must have at most {_LIMITS[name]} characters")
-        if not _printable(value):
+        if not printable(value):
             yield Violation(field, "must not hold control characters or line breaks")
         elif name == "email" and value and not _EMAIL.fullmatch(value):
             yield Violation(field, "must be an e-mail address such as ada@example.org (ASCII)")
-
-
-def _printable(text: str) -> bool:
-    return not any(unicodedata.category(character) in _UNPRINTABLE for character in text)

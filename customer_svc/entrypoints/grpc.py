@@ -1,7 +1,5 @@
 """polymart.customer.v1.CustomerService over the use cases."""
 
-from collections.abc import Iterable
-
 import grpc
 from polymart.customer.v1.customer_pb2 import Customer
 from polymart.customer.v1.customer_service_pb2 import (
@@ -12,7 +10,7 @@ from polymart.customer.v1.customer_service_pb2 import (
 from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceServicer
 
 from chassis.clock import Clock
-from chassis.errors import InvalidArgument, Violation
+from chassis.errors import InvalidArgument
 from chassis.ids import NewId
 from chassis.rpc.mask import masked_paths
 from chassis.rpc.validation import Validator
@@ -34,8 +32,8 @@ class CustomerServicer(CustomerServiceServicer):
         given, validator = request.customer, Validator(request)
         details = {name: getattr(given, name) for name in DETAIL_FIELDS}
         if given.customer_id:
-            _collect(validator, id_violations(given.customer_id, "customer.customer_id"))
-        _collect(validator, detail_violations(details, "customer."))
+            validator.add(id_violations(given.customer_id, "customer.customer_id"))
+        validator.add(detail_violations(details, "customer."))
         validator.done()
         return to_proto(
             await register_customer(
@@ -52,7 +50,7 @@ class CustomerServicer(CustomerServiceServicer):
     ) -> Customer:
         validator = Validator(request)
         if request.customer_id:
-            _collect(validator, id_violations(request.customer_id, "customer_id"))
+            validator.add(id_violations(request.customer_id, "customer_id"))
         validator.done()
         return to_proto(await get_customer(request.customer_id, customers=self._customers))
 
@@ -60,22 +58,17 @@ class CustomerServicer(CustomerServiceServicer):
         self, request: UpdateCustomerRequest, context: grpc.aio.ServicerContext[UpdateCustomerRequest, Customer]
     ) -> Customer:
         given, validator = request.customer, Validator(request)
-        _collect(validator, id_violations(given.customer_id, "customer.customer_id"))
+        validator.add(id_violations(given.customer_id, "customer.customer_id"))
         try:
             names = masked_paths(request.update_mask, given, DETAIL_FIELDS)
         except InvalidArgument as error:
-            _collect(validator, error.violations)
+            validator.add(error.violations)
             names = [name for name in DETAIL_FIELDS if name in request.update_mask.paths]
         changes = {name: getattr(given, name) for name in names}
-        _collect(validator, detail_violations(changes, "customer."))
+        validator.add(detail_violations(changes, "customer."))
         validator.done()
         return to_proto(
             await update_customer(
                 given.customer_id, changes, etag=given.etag, customers=self._customers, clock=self._clock
             )
         )
-
-
-def _collect(validator: Validator, violations: Iterable[Violation]) -> None:
-    for violation in violations:
-        validator.check(False, violation.field, violation.description)

@@ -7,6 +7,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
+from chassis.clock import rest
 from chassis.messaging.nats import Nats
 from order_svc.application.watching import OrderWatch
 
@@ -30,9 +31,7 @@ class NatsChanges:
             if self._nats.connected and self._watch.idle == (self._subscription is not None):
                 with contextlib.suppress(NatsError, OSError):
                     await self._toggle()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CHECK):
-                    await self._stopping.wait()
+            await rest(self._stopping, _CHECK)
         if self._subscription is not None:
             with contextlib.suppress(NatsError, OSError):
                 await self._subscription.unsubscribe()

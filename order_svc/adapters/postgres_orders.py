@@ -25,7 +25,8 @@ from order_svc.adapters.event_codec import (
     command_to_proto,
     event_from_bytes,
     event_to_proto,
-    upcast,
+    shown_bytes,
+    without_secrets,
 )
 from order_svc.application.ports import Change, Filter, HistoryEntry, OrderSummary, Request
 from order_svc.domain.order import Failure, FailureReason, Order, Recorded, Status
@@ -172,7 +173,7 @@ class PostgresOrders:
                 row["version"],
                 row["occurred_at"],
                 f"{PACKAGE}.{row['type']}",
-                upcast(row["type"], row["schema_version"], row["data"]),
+                shown_bytes(row["type"], row["schema_version"], row["data"]),
             )
             for row in await self._stream(order_id)
         ]
@@ -260,7 +261,7 @@ def _messages(changes: Sequence[Change[Envelope]]) -> tuple[list[_StoredEvent], 
             message, id = event_to_proto(event, order, version), uuid7()
             type = message.DESCRIPTOR.name
             if type in PUBLISHED:
-                envelopes.append(publish(message, id))
+                envelopes.append(publish(without_secrets(message), id))
             events.append(
                 _StoredEvent(
                     order.order_id,

@@ -1,12 +1,12 @@
 """Watching orders: many watchers, one reader of the store."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Collection, Sequence
 from time import monotonic
 
 import structlog
 
+from chassis.clock import rest
 from chassis.errors import NotFound, Unavailable
 from order_svc.application.ports import WatchedOrders
 from order_svc.domain.order import Order, OrderPlaced, Recorded
@@ -71,9 +71,7 @@ class OrderWatch:
     async def run(self) -> None:
         poll_at = monotonic() + self._poll
         while not self._stopping:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(poll_at - monotonic()):
-                    await self._woken.wait()
+            await rest(self._woken, poll_at - monotonic())
             self._woken.clear()
             hinted, self._hinted = self._hinted, set()
             try:

@@ -1,11 +1,11 @@
 """The clock as a driver: polls for orders whose deadline has passed."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
 
+from chassis.clock import rest
 from chassis.errors import Aborted, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -28,9 +28,7 @@ class Deadlines:
                     pass
             except (Unavailable, Aborted) as error:
                 log.warning("deadlines can't be checked", error=str(error))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await self._stopping.wait()
+            await rest(self._stopping, self._interval)
 
     async def stop(self) -> None:
         self._stopping.set()

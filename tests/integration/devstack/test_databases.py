@@ -8,6 +8,7 @@ import pytest
 
 from devstack.databases import OWNERS, ensure_databases
 from devstack.engines import Engines
+from tests.conftest import until
 
 
 async def test_a_role_owns_its_database(engines: Engines) -> None:
@@ -48,6 +49,22 @@ async def test_the_server_is_durable_and_keeps_passwords_as_scram(engines: Engin
         assert [row["auth_method"] for row in methods] == ["scram-sha-256"]
     finally:
         await connection.close()
+
+
+async def test_no_statement_holds_a_password(engines: Engines) -> None:
+    admin = await asyncpg.connect(engines.postgres_admin_url)
+    try:
+        await admin.execute("ALTER ROLE CURRENT_USER SET log_statement = 'ddl'")
+        made = await ensure_databases(engines.postgres_admin_url, engines.home, ["logged"])
+        await (await asyncpg.connect(made["logged"])).close()
+        log = engines.home.log("postgres")
+        await until(lambda: "CREATE ROLE polymart_logged" in log.read_text())
+        assert engines.home.password("role polymart_logged") not in log.read_text()
+    finally:
+        await admin.execute("ALTER ROLE CURRENT_USER RESET log_statement")
+        await admin.execute("DROP DATABASE IF EXISTS polymart_logged WITH (FORCE)")
+        await admin.execute("DROP ROLE IF EXISTS polymart_logged")
+        await admin.close()
 
 
 async def test_the_auditor_reads_everything_and_writes_nothing(engines: Engines) -> None:

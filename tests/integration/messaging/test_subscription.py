@@ -218,17 +218,20 @@ async def test_stopping_in_an_outage_gives_the_messages_back(fresh_nats: Nats) -
 
 async def test_stopping_finishes_the_batch_in_hand(fresh_nats: Nats) -> None:
     await publish(fresh_nats, 5)
-    began = asyncio.Event()
+    began, told_to_stop = asyncio.Event(), asyncio.Event()
 
     class Slow(Effects):
         async def __call__(self, messages: Sequence[Envelope], *, tx: MemoryTransaction) -> None:
             began.set()
-            await asyncio.sleep(0.2)
+            await told_to_stop.wait()
             await super().__call__(messages, tx=tx)
 
     first, second, inbox, metrics = Slow(), Effects(), MemoryInbox(), Recorder()
-    async with running(subscription_of(fresh_nats, first, inbox=inbox)):
+    subscription = subscription_of(fresh_nats, first, inbox=inbox)
+    async with running(subscription):
         await began.wait()
+        await subscription.stop()
+        told_to_stop.set()
     assert first.handled
     async with running(subscription_of(fresh_nats, second, metrics, inbox)):
         await until(lambda: len(first.handled | second.handled) == 5)
@@ -272,7 +275,7 @@ async def test_a_broker_killed_meanwhile_changes_nothing(own_nats: NatsServer) -
             some = entries([confirmed(f"o-{n}") for n in range(20)])
 
             async def published(some: list[object] = some) -> bool:  # type: ignore[assignment]
-                return len(await publisher.publish(some)) == 20  # type: ignore[arg-type]
+                return len((await publisher.attempt(some)).acked) == 20  # type: ignore[arg-type]
 
             await until(published)
             sent += [entry.id for entry in some]
@@ -396,3 +399,10 @@ async def test_what_a_handler_emits_is_in_the_trace_of_its_cause(fresh_nats: Nat
 async def test_a_consumer_without_a_handler_for_one_of_its_types_is_refused(fresh_nats: Nats) -> None:
     with pytest.raises(ValueError, match="OrderRejected"):
         Subscription(fresh_nats, CONSUMER, {OrderConfirmed: Effects()}, MemoryInbox(), Recorder())
+
+
+async def test_all_dead_letters_are_listed_however_many(fresh_nats: Nats) -> None:
+    letters = DeadLetters(fresh_nats)
+    await asyncio.gather(*(fresh_nats.js.publish(f"dlq.x.{n}", b"") for n in range(1_200)))
+    assert len(await letters.list()) == 1_200
+    assert [letter.sequence for letter in await letters.list(limit=2)] == [1, 2]
