@@ -129,7 +129,7 @@ _STOCK_REPLIES = "StockReserved StockRejected StockCommitted StockReleased"
 _PAYMENT_REPLIES = "PaymentAuthorized PaymentDeclined PaymentCaptured PaymentCaptureFailed PaymentVoided"
 _PRODUCT_EVENTS = "ProductCreated ProductUpdated ProductDeleted"
 _STOCK_COMMANDS = "ReserveStock CommitStock ReleaseStock"
-_PAYMENT_COMMANDS = "AuthorizePayment CapturePayment VoidPayment"
+_PAYMENT_COMMANDS = "AuthorizePayment CapturePayment VoidPayment RefundPayment"
 _DELIVERY_EVENTS = "NotificationSending NotificationSent NotificationFailed"
 
 TOPOLOGY = Topology(
@@ -151,6 +151,7 @@ TOPOLOGY = Topology(
                 "order", "order", "order_svc", "OrderPlaced OrderConfirmed OrderRejected OrderCancelled OrderSettled"
             ),
             _events("payment", "payment", "payment_svc", _PAYMENT_REPLIES),
+            _events("payment", "payment", "payment_svc", "PaymentRefunded PaymentRefundFailed"),
             _commands("payment", "order_svc", _PAYMENT_COMMANDS),
             _events("customer", "customer", "customer_svc", "CustomerRegistered CustomerUpdated"),
             _events("notification", "notification", "notification_svc", "NotificationCreated"),

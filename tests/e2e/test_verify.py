@@ -50,6 +50,9 @@ async def altered(shop: Shop, service: str, change: str, undo: str, variable: st
         await connection.close()
 
 
+# Only its owner can alter the ledger, and only like this.
+LEDGER = "ALTER TABLE entries DISABLE TRIGGER entries_stay; {}; ALTER TABLE entries ENABLE TRIGGER entries_stay"
+
 # service, what is done, what takes it back, and what must be named; {…} are fields of Sale
 ALTERATIONS = {
     "an order that isn't settled": (
@@ -111,6 +114,35 @@ ALTERATIONS = {
     "money held for a declined order": (
         "payment_svc", "UPDATE payments SET status = 'CAPTURED' WHERE payment_id = '{declined}'",
         "UPDATE payments SET status = 'DECLINED' WHERE payment_id = '{declined}'", "{declined}"),
+    "a capture that isn't what the order costs": (
+        "payment_svc", "UPDATE payments SET captured = captured - 1 WHERE payment_id = '{confirmed}'",
+        "UPDATE payments SET captured = captured + 1 WHERE payment_id = '{confirmed}'", "9.999999999 was captured"),
+    "a refund that nobody made": (
+        "payment_svc", "UPDATE payments SET refunded = 1 WHERE payment_id = '{confirmed}'",
+        "UPDATE payments SET refunded = 0 WHERE payment_id = '{confirmed}'", "the provider did REFUND of 0.00"),
+    "an entry of another amount": (
+        "payment_svc", LEDGER.format("UPDATE entries SET amount = amount + 1 WHERE payment_id = '{confirmed}' "
+        "AND operation = 'CAPTURE' AND account = 'SALES'"),
+        LEDGER.format("UPDATE entries SET amount = amount - 1 WHERE payment_id = '{confirmed}' "
+        "AND operation = 'CAPTURE' AND account = 'SALES'"), "the entries of CAPTURE of payment {confirmed} sum to"),
+    "an operation that isn't booked": (
+        "payment_svc", LEDGER.format("CREATE TABLE kept AS SELECT * FROM entries WHERE payment_id = '{confirmed}'; "
+        "DELETE FROM entries WHERE payment_id = '{confirmed}'"),
+        "INSERT INTO entries SELECT * FROM kept; DROP TABLE kept",
+        "the provider did {confirmed}:CAPTURE, which the ledger lacks"),
+    "an account that doesn't say what the payment does": (
+        "payment_svc", LEDGER.format("UPDATE entries SET account = 'REFUNDS' WHERE payment_id = '{confirmed}' "
+        "AND account = 'SALES'"),
+        LEDGER.format("UPDATE entries SET account = 'SALES' WHERE payment_id = '{confirmed}' "
+        "AND account = 'REFUNDS'"), "on SALES for it instead of"),
+    "an operation booked that nobody did": (
+        "payment_svc", "INSERT INTO attempts (payment_id, operation, operation_id, amount, state, causation_id, "
+        "correlation_id) VALUES ('{confirmed}', 'REFUND', 'x', 0, 'APPROVED', gen_random_uuid(), ''); "
+        "INSERT INTO entries (payment_id, operation, operation_id, account, currency, amount) "
+        "VALUES ('{confirmed}', 'REFUND', 'x', 'PROVIDER', 'GBP', 0)",
+        LEDGER.format("DELETE FROM entries WHERE payment_id = '{confirmed}' AND operation = 'REFUND'; "
+        "DELETE FROM attempts WHERE payment_id = '{confirmed}' AND operation = 'REFUND'"),
+        "REFUND x of payment {confirmed}, which the provider never did"),
     "a notification that never ended": (
         "notification_svc", "UPDATE notifications SET stage = 2 WHERE order_id = '{confirmed}'",
         "UPDATE notifications SET stage = 4 WHERE order_id = '{confirmed}'", "is still IN_PROGRESS"),
