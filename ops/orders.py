@@ -1,5 +1,6 @@
 """`polymart order`: place, show, watch and list orders."""
 
+import re
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -64,8 +65,8 @@ async def place(
 
 def _line(text: str) -> order_service_pb2.PlaceOrderLine:
     sku, _, quantity = text.rpartition("=") if "=" in text else (text, "", "1")
-    if not quantity.lstrip("-").isdigit():
-        raise ValueError(f"{text}: the quantity after = must be a whole number")
+    if not re.fullmatch("-?[0-9]{1,9}", quantity):
+        raise ValueError(f"{text}: the quantity after = must be a whole number of up to nine digits")
     return order_service_pb2.PlaceOrderLine(sku=sku, quantity=int(quantity))
 
 
