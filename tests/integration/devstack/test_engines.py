@@ -129,3 +129,11 @@ async def test_a_url_in_the_environment_replaces_an_engine(
     assert engines["nats"].process.running
     # Each data folder has passwords of its own: give the shared server back those it had.
     await ensure_databases(engines.postgres_admin_url, engines.home)
+
+
+async def test_every_engine_starts_in_a_folder_of_any_name(folder: Path, plain: dict[str, str]) -> None:
+    odd = folder / """Lädchen 'n "büro" %d {x} $HOME 店"""
+    async with start_engines(odd, environ=plain) as engines:
+        for engine in engines.by_name.values():
+            await engine.check(engine.url)
+    assert (odd / "nats" / "store" / "jetstream").is_dir()
