@@ -5,8 +5,10 @@ from urllib.parse import quote, urlsplit
 
 import asyncpg
 
+from devstack.engine import place
 from devstack.errors import EngineError, reason
 from devstack.home import Home
+from devstack.postgres import Postgres
 
 # The contexts whose store is PostgreSQL, and the payment provider, an outside firm with records of its own.
 OWNERS = ("order", "inventory", "payment", "customer", "notification", "provider")
@@ -32,15 +34,17 @@ class Databases:
 async def ensure_databases(admin_url: str, home: Home, owners: Iterable[str] = OWNERS) -> Databases:
     """Make what is missing of roles and databases on the server, with the passwords kept in the home.
 
-    A role can connect to its own database alone. Idempotent. The administrator needs CREATEDB and CREATEROLE and, for
-    the auditor, the right to grant pg_read_all_data. Raises EngineError.
+    A role can connect to its own database alone. Idempotent. A server that serves another data folder is refused: its
+    roles would get passwords that the stack there doesn't know. The administrator needs CREATEDB and CREATEROLE and,
+    for the auditor, the right to grant pg_read_all_data. Raises EngineError.
     """
     owners = tuple(owners)
     names = [f"polymart_{owner}" for owner in owners]
     try:
         admin = await asyncpg.connect(admin_url, timeout=10, command_timeout=60)
         try:
-            for role in (*names, AUDITOR):
+            await _claim(admin, admin_url, home)
+            for role in names:
                 await _ensure_role(admin, role, home.password(f"role {role}"))
             existing = {row["datname"] for row in await admin.fetch("SELECT datname FROM pg_database")}
             for name in names:
@@ -61,6 +65,22 @@ async def ensure_databases(admin_url: str, home: Home, owners: Iterable[str] = O
         {owner: _url(admin_url, home, name, name) for owner, name in zip(owners, names, strict=True)},
         {owner: _url(admin_url, home, AUDITOR, name) for owner, name in zip(owners, names, strict=True)},
     )
+
+
+async def _claim(admin: "asyncpg.Connection[asyncpg.Record]", admin_url: str, home: Home) -> None:
+    """Make the auditor, with a comment that says whose server this is. Raises EngineError if it is another's."""
+    async with admin.transaction():
+        await admin.execute("SELECT pg_advisory_xact_lock(hashtext($1))", AUDITOR)
+        owned = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1"
+        owner, _, folder = (await admin.fetchval(owned, AUDITOR) or home.identity).partition(" of ")
+        if owner != home.identity:
+            cause = f"the databases on {place(admin_url)} are those of another data folder, {folder}"
+            give_up = f"if that is gone, give them up there with COMMENT ON ROLE {AUDITOR} IS NULL"
+            remedy = f"name another server in {Postgres.variable}, or that folder in POLYMART_HOME, or, {give_up}"
+            raise EngineError(Postgres.title, cause, remedy)
+        await _ensure_role(admin, AUDITOR, home.password(f"role {AUDITOR}"))
+        text = f"{home.identity} of {home.folder}".replace("'", "''")
+        await admin.execute(f"COMMENT ON ROLE {AUDITOR} IS '{text}'")
 
 
 async def _ensure_role(admin: "asyncpg.Connection[asyncpg.Record]", role: str, password: str) -> None:

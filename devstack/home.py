@@ -134,6 +134,11 @@ class Home:
         }
         write_private(self.folder / "stack.json", json.dumps(state, indent=2))
 
+    @property
+    def identity(self) -> str:
+        """What tells this folder from every other, wherever it is moved to; no secret."""
+        return self.password("identity")
+
     def password(self, name: str) -> str:
         """The password kept in this folder under `name`; made at first use."""
         known = self._passwords()
