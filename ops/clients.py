@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -22,6 +23,7 @@ from polymart.order.v1.order_service_pb2_grpc import OrderServiceStub
 from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceStub
 from rich.console import Console
+from rich.text import Text
 
 from chassis.rpc.client import OPTIONS, ROUND_ROBIN
 from devstack.errors import EngineError
@@ -39,8 +41,23 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-console = Console()
-problems = Console(stderr=True)
+# All of Unicode's controls but tab and line feed.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Terminal(Console):
+    """Shows text as it is: no emoji for `:smiley:`, and control characters, which could tell the terminal to do
+    anything, as \\x1b."""
+
+    def __init__(self, **options: Any):
+        super().__init__(emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(_CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text), **options)
+
+
+console = Terminal()
+problems = Terminal(stderr=True)
 
 
 # Over all addresses of a name, or of a target such as ipv4:127.0.0.1:5001,127.0.0.1:5002.
