@@ -176,12 +176,15 @@ async def import_file(
             row.unknown_category, row.validate_only = policy, dry_run
             yield row
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=json) as progress:
-        task = progress.add_task(file.name, total=None)
-        async with clients() as c:
-            await import_products(c.catalog, rows(), report, lambda n: progress.advance(task, n))
-        progress.update(task, total=report.rows, completed=report.rows)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    # What can't be begun at all is told without a bar.
+    file.open("rb").close()
+    async with clients() as c:
+        service = c.catalog
+        with Progress(*columns, console=console, disable=json) as progress:
+            task = progress.add_task(file.name, total=None)
+            await import_products(service, rows(), report, lambda n: progress.advance(task, n))
+            progress.update(task, total=report.rows, completed=report.rows)
     if json:
         rejected = [{"line": r.row, "reason": r.reason} for r in report.rejections]
         print_data({**report.outcomes, "dry_run": dry_run, "rejections": rejected})
