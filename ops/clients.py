@@ -4,11 +4,12 @@ import asyncio
 import json
 import os
 import re
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import grpc
 import typer
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from polymart.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 # All of Unicode's controls but tab and line feed.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -171,6 +173,32 @@ def asynchronous(function: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P
             raise typer.Exit(130) from None
 
     return command
+
+
+async def interruptible(work: Coroutine[Any, Any, T]) -> T:
+    """`work`, which SIGINT and SIGTERM cancel, so that it tidies up behind itself; more of them change nothing.
+
+    Raises typer.Exit with a shell's code for the signal.
+    """
+    task = asyncio.ensure_future(work)
+    received: list[int] = []
+
+    def stop(number: int) -> None:
+        if not received:
+            problems.print("polymart: stopping", soft_wrap=True)
+            task.cancel()
+        received.append(number)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        problems.print("polymart: stopped")
+        raise typer.Exit(128 + received[0]) from None
 
 
 def fail(message: str, code: int = 1) -> None:

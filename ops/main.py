@@ -20,7 +20,7 @@ from rich.table import Table
 from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
 from ops import demo as demonstration
 from ops import dlq, orders, search, stock
-from ops.clients import asynchronous, clients, console, fail, print_data, running_stack
+from ops.clients import asynchronous, clients, console, fail, interruptible, print_data, running_stack
 from ops.importing import ImportReport, import_products, read_products
 from ops.orders import JsonOption
 from ops.tables import read_mapping
@@ -139,7 +139,7 @@ async def demo(
     ] = demonstration.INVOICES,
 ) -> None:
     """Play the whole path once in a data folder of its own, and check that nothing got lost."""
-    if not await demonstration.run(default_home(), console, invoices=invoices):
+    if not await interruptible(demonstration.run(default_home(), console, invoices=invoices)):
         fail("the demo ended with faults; its data and logs are in " + os.path.relpath(default_home() / "demo"))
 
 
