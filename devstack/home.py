@@ -73,7 +73,7 @@ class Home:
         except OSError as error:
             a_file = isinstance(error, FileExistsError)
             cause = f"{error.filename} is a file" if a_file else f"can't be written: {error.strerror}"
-            remedy = "make it writable, or name another folder in POLYMART_HOME"
+            remedy = f"{'' if a_file else 'make it writable, or '}name another folder in POLYMART_HOME"
             raise EngineError(f"data folder {self.folder}", cause, remedy) from None
         deadline = time.monotonic() + LEFTOVER_PATIENCE
         while (lock := try_lock(self.folder)) is None:

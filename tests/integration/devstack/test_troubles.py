@@ -74,7 +74,7 @@ async def test_a_folder_that_cannot_be_written_is_named(folder: Path, plain: dic
 async def test_a_file_in_place_of_the_folder_is_named(folder: Path, plain: dict[str, str]) -> None:
     (folder / "file").touch()
     message = await trouble(folder / "file", "nats", plain)
-    assert message.startswith(f"data folder {folder / 'file'}: {folder / 'file'} is a file; ")
+    assert message.endswith(f"{folder / 'file'} is a file; name another folder in POLYMART_HOME")
 
 
 @pytest.mark.parametrize("text", ["{not json", "[]", '{"postgres superuser": 7}', "\xff"])
