@@ -13,6 +13,8 @@ from chassis.outbox.relay import Relay
 from chassis.postgres import Postgres, schema_check
 from chassis.postgres import migrate as apply_migrations
 from chassis.service import Check, Service, Servicer
+from inventory_svc.adapters.postgres_ledger import PostgresLedger
+from inventory_svc.adapters.postgres_locations import PostgresLocations
 from inventory_svc.adapters.postgres_stock import PostgresBook, PostgresWarehouse
 from inventory_svc.config import InventoryConfig
 from inventory_svc.entrypoints.grpc import InventoryServicer
@@ -30,7 +32,7 @@ def build(config: InventoryConfig) -> Service:
     subscriptions = [
         Subscription(nats, consumer, handlers, PostgresInbox(db), metrics) for consumer in TOPOLOGY.consumers_of(NAME)
     ]
-    servicer = InventoryServicer(PostgresWarehouse(db, outbox))
+    servicer = InventoryServicer(PostgresWarehouse(db, outbox), PostgresLedger(db), PostgresLocations(db))
     return Service(
         name=NAME,
         config=config,

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
 from ops import demo as demonstration
-from ops import dlq, orders, search
+from ops import dlq, orders, search, stock
 from ops.clients import asynchronous, clients, console, fail, print_data, running_stack
 from ops.importing import ImportReport, import_products, read_products
 from ops.orders import JsonOption
@@ -29,6 +29,7 @@ app = typer.Typer(
     help="Polymart: an event-driven commerce backend. Settings come from POLYMART_* variables.",
 )
 app.add_typer(orders.app, name="order")
+app.add_typer(stock.app, name="stock")
 app.add_typer(dlq.app, name="dlq")
 
 TRY = """

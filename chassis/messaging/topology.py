@@ -143,8 +143,8 @@ TOPOLOGY = Topology(
         route.type: route
         for group in (
             _events("catalog", "product", "catalog_svc", _PRODUCT_EVENTS),
-            _events("inventory", "reservation", "inventory_svc", _STOCK_REPLIES),
-            _events("inventory", "stock", "inventory_svc", "StockAvailabilityChanged"),
+            _events("inventory", "reservation", "inventory_svc", f"{_STOCK_REPLIES} StockRestocked"),
+            _events("inventory", "stock", "inventory_svc", "StockAvailabilityChanged StockRanLow"),
             _commands("inventory", "order_svc", _STOCK_COMMANDS),
             _events(
                 "order", "order", "order_svc", "OrderPlaced OrderConfirmed OrderRejected OrderCancelled OrderSettled"

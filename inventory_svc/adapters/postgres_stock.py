@@ -5,28 +5,20 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
-from google.protobuf.message import Message
-from polymart.inventory.v1 import events_pb2, stock_pb2
 
 from chassis.errors import AlreadyExists
 from chassis.messaging.envelope import Envelope
 from chassis.outbox.postgres import PostgresOutbox
 from chassis.postgres import Postgres, Transaction
-from inventory_svc.domain.reservations import (
-    Change,
-    Committed,
-    Event,
-    Hold,
-    HoldState,
-    Line,
-    Rejected,
-    Released,
-    Reserved,
-    Shortage,
-)
-from inventory_svc.domain.stock import Availability, AvailabilityChanged, Level
+from inventory_svc.adapters.event_codec import message
+from inventory_svc.domain.allocation import Allocation, Shortage
+from inventory_svc.domain.reservations import Change, Event, Hold, HoldState
+from inventory_svc.domain.stock import Availability, AvailabilityChanged, Level, Units
 
 SOURCE = "inventory_svc"
+
+_WITH_LINES = (HoldState.RESERVED, HoldState.COMMITTED)
+_WITH_RETURNS = (HoldState.COMMITTED, HoldState.RELEASED)
 
 _FIRST_USE = "INSERT INTO requests (request_id, content) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1"
 _USED = "SELECT content FROM requests WHERE request_id = $1"
@@ -39,34 +31,53 @@ _LOCK_HOLDS = """
 SELECT order_id, state, shortages FROM holds WHERE order_id = ANY ($1::text[]) ORDER BY order_id FOR UPDATE
 """
 # Its own statement: joined to the one above, it would see the lines as they were before the wait for locks.
-_LINES = "SELECT order_id, sku, quantity FROM reservations WHERE order_id = ANY ($1::text[]) ORDER BY 1, 2"
+_RESERVED = """
+SELECT order_id, sku, location_id, quantity FROM reservations WHERE order_id = ANY ($1::text[]) ORDER BY 1, 2, 3
+"""
+_RETURNED = """
+SELECT order_id, operation_id, sku, location_id, on_hand_delta FROM movements
+WHERE kind = 'RESTOCK' AND order_id = ANY ($1::text[]) ORDER BY id
+"""
 
-_CREATE_LEVELS = "INSERT INTO stock (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
-_LEVEL = "SELECT sku, on_hand, reserved, availability, availability_version, updated_at FROM stock"
-_LOCK_LEVELS = f"{_LEVEL} WHERE sku = ANY ($1::text[]) ORDER BY sku FOR UPDATE"
-_LEVELS = f"{_LEVEL} WHERE sku = ANY ($1::text[])"
-_LEVELS_AFTER = f"{_LEVEL} WHERE sku > $1 ORDER BY sku LIMIT $2"
+_CREATE_ITEMS = "INSERT INTO items (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
+_LOCK_ITEMS = "SELECT FROM items WHERE sku = ANY ($1::text[]) ORDER BY sku FOR UPDATE"
+# Its own statement too, for the same reason.
+_LEVELS = """
+SELECT sku, availability, availability_version, safety_stock, low_stock, location_id, on_hand, reserved,
+    greatest(items.updated_at, stock.updated_at) AS updated_at
+FROM items LEFT JOIN stock USING (sku) WHERE sku = ANY ($1::text[]) ORDER BY sku, location_id
+"""
+_LOCATIONS = "SELECT location_id FROM locations ORDER BY priority, location_id"
+_AVAILABILITIES = """
+SELECT sku, availability, availability_version FROM items WHERE sku > $1 ORDER BY sku LIMIT $2
+"""
 _PAGE = 500
 
-# The rows of stock and holds are locked and each key comes once, so final values can be written as they are.
+# The rows of items and holds are locked and each key comes once, so final values can be written as they are.
 _RECORD = """
-WITH level AS (
-    UPDATE stock SET on_hand = v.on_hand, reserved = v.reserved, availability = v.availability,
-        availability_version = v.version, updated_at = now()
-    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[])
-        AS v (sku, on_hand, reserved, availability, version)
-    WHERE stock.sku = v.sku
+WITH item AS (
+    UPDATE items SET availability = v.availability, availability_version = v.version,
+        safety_stock = v.safety_stock, low_stock = v.low_stock, updated_at = now()
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+        AS v (sku, availability, version, safety_stock, low_stock)
+    WHERE items.sku = v.sku AND (items.availability_version, items.safety_stock, items.low_stock)
+        <> (v.version, v.safety_stock, v.low_stock)
+), place AS (
+    INSERT INTO stock (sku, location_id, on_hand, reserved)
+    SELECT * FROM unnest($6::text[], $7::text[], $8::bigint[], $9::bigint[])
+    ON CONFLICT (sku, location_id) DO UPDATE
+        SET on_hand = excluded.on_hand, reserved = excluded.reserved, updated_at = now()
 ), hold AS (
     UPDATE holds SET state = v.state, shortages = v.shortages, updated_at = now()
-    FROM unnest($6::text[], $7::text[], $8::json[]) AS v (order_id, state, shortages)
+    FROM unnest($10::text[], $11::text[], $12::json[]) AS v (order_id, state, shortages)
     WHERE holds.order_id = v.order_id
 ), line AS (
-    INSERT INTO reservations (order_id, sku, quantity)
-    SELECT * FROM unnest($9::text[], $10::text[], $11::bigint[])
+    INSERT INTO reservations (order_id, sku, location_id, quantity)
+    SELECT * FROM unnest($13::text[], $14::text[], $15::text[], $16::bigint[])
 )
-INSERT INTO movements (sku, kind, on_hand_delta, reserved_delta, order_id, operation_id, reason)
+INSERT INTO movements (sku, location_id, kind, on_hand_delta, reserved_delta, order_id, operation_id, reason)
 SELECT * FROM unnest(
-    $12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::text[]
+    $17::text[], $18::text[], $19::text[], $20::bigint[], $21::bigint[], $22::text[], $23::text[], $24::text[]
 )
 """
 
@@ -91,44 +102,72 @@ class PostgresBook:
         ordered = sorted(order_ids)
         await self._tx.execute(_CREATE_HOLDS, ordered)
         rows = await self._tx.fetch(_LOCK_HOLDS, ordered)
-        reserved = [r["order_id"] for r in rows if r["state"] in (HoldState.RESERVED, HoldState.COMMITTED)]
-        lines: dict[str, list[Line]] = {}
-        for row in await self._tx.fetch(_LINES, reserved) if reserved else []:
-            lines.setdefault(row["order_id"], []).append(Line(row["sku"], row["quantity"]))
+        reserved = await self._reserved([r["order_id"] for r in rows if r["state"] in _WITH_LINES])
+        returned = await self._returned([r["order_id"] for r in rows if r["state"] in _WITH_RETURNS])
         return {
-            row["order_id"]: Hold(
-                row["order_id"],
+            order_id: Hold(
+                order_id,
                 HoldState(row["state"]),
-                tuple(lines.get(row["order_id"], ())),
+                tuple(reserved.get(order_id, ())),
                 tuple(Shortage(*s) for s in json.loads(row["shortages"] or "[]")),
+                {operation_id: tuple(back) for operation_id, back in returned.get(order_id, {}).items()},
             )
             for row in rows
+            if (order_id := row["order_id"])
         }
+
+    async def _reserved(self, order_ids: Sequence[str]) -> dict[str, list[Allocation]]:
+        found: dict[str, list[Allocation]] = {}
+        for order_id, *allocation in await self._tx.fetch(_RESERVED, order_ids) if order_ids else []:
+            found.setdefault(order_id, []).append(Allocation(*allocation))
+        return found
+
+    async def _returned(self, order_ids: Sequence[str]) -> dict[str, dict[str, list[Allocation]]]:
+        found: dict[str, dict[str, list[Allocation]]] = {}
+        for order_id, operation_id, *back in await self._tx.fetch(_RETURNED, order_ids) if order_ids else []:
+            found.setdefault(order_id, {}).setdefault(operation_id, []).append(Allocation(*back))
+        return found
 
     async def levels(self, skus: Collection[str], *, create: bool = False) -> dict[str, Level]:
         ordered = sorted(skus)
+        if not ordered:
+            return {}
         if create:
-            await self._tx.execute(_CREATE_LEVELS, ordered)
-        return _levels(await self._tx.fetch(_LOCK_LEVELS, ordered)) if ordered else {}
+            await self._tx.execute(_CREATE_ITEMS, ordered)
+        await self._tx.execute(_LOCK_ITEMS, ordered)
+        return _levels(await self._tx.fetch(_LEVELS, ordered))
+
+    async def locations(self) -> list[str]:
+        return [row["location_id"] for row in await self._tx.fetch(_LOCATIONS)]
 
     async def record(self, change: Change) -> None:
         levels, holds, moves = change.levels, change.holds, change.movements
-        lines = [(hold.order_id, line.sku, line.quantity) for hold in change.reserved for line in hold.lines]
+        # Sorted, so that the rows are written in the order in which every batch comes to them.
+        moved = sorted({(move.sku, move.location) for move in moves})
+        by_sku = {level.sku: level for level in levels}
+        places = [(sku, location, by_sku[sku].at[location]) for sku, location in moved]
+        lines = [(hold.order_id, one) for hold in change.reserved for one in hold.allocations]
         if levels or holds:
             await self._tx.execute(
                 _RECORD,
                 [level.sku for level in levels],
-                [level.on_hand for level in levels],
-                [level.reserved for level in levels],
                 [level.availability for level in levels],
                 [level.availability_version for level in levels],
+                [level.safety_stock for level in levels],
+                [level.low_stock for level in levels],
+                [sku for sku, _, _ in places],
+                [location for _, location, _ in places],
+                [units.on_hand for _, _, units in places],
+                [units.reserved for _, _, units in places],
                 [hold.order_id for hold in holds],
                 [hold.state for hold in holds],
                 [_shortages(hold) for hold in holds],
-                [order_id for order_id, _, _ in lines],
-                [sku for _, sku, _ in lines],
-                [quantity for _, _, quantity in lines],
+                [order_id for order_id, _ in lines],
+                [one.sku for _, one in lines],
+                [one.location for _, one in lines],
+                [one.quantity for _, one in lines],
                 [move.sku for move in moves],
+                [move.location for move in moves],
                 [move.kind for move in moves],
                 [move.on_hand for move in moves],
                 [move.reserved for move in moves],
@@ -139,7 +178,7 @@ class PostgresBook:
         await self._outbox.add(self._tx, [self._envelope(event, index) for event, index in change.events])
 
     def _envelope(self, event: Event, index: int) -> Envelope:
-        aggregate_id, payload = _message(event)
+        aggregate_id, payload = message(event)
         cause = self._causes[index] if self._causes else None
         return Envelope.new(payload, aggregate_id=aggregate_id, source=SOURCE, cause=cause)
 
@@ -159,46 +198,38 @@ class PostgresWarehouse:
     async def levels(self, skus: Collection[str]) -> dict[str, Level]:
         return _levels(await self._db.fetch(_LEVELS, list(skus)))
 
-    async def every_level(self) -> AsyncIterator[Sequence[Level]]:
+    async def availabilities(self) -> AsyncIterator[Sequence[AvailabilityChanged]]:
         # By keys rather than one cursor: a slow reader must not keep a transaction open.
         after = ""
-        while rows := await self._db.fetch(_LEVELS_AFTER, after, _PAGE):
-            yield list(_levels(rows).values())
+        while rows := await self._db.fetch(_AVAILABILITIES, after, _PAGE):
+            # What isn't announced yet will be, by the event of its first flip.
+            yield [AvailabilityChanged(s, Availability(a), version) for s, a, version in rows if a]
             after = rows[-1]["sku"]
 
 
 def _levels(rows: Sequence[asyncpg.Record]) -> dict[str, Level]:
-    return {
-        row["sku"]: Level(
-            row["sku"],
-            row["on_hand"],
-            row["reserved"],
+    """Levels of rows that are one for each SKU and location, or one with no location for a SKU without stock."""
+    places: dict[str, dict[str, Units]] = {}
+    for row in rows:
+        at = places.setdefault(row["sku"], {})
+        if row["location_id"] is not None:
+            at[row["location_id"]] = Units(row["on_hand"], row["reserved"])
+    levels: dict[str, Level] = {}
+    for row in rows:
+        sku, updated_at = row["sku"], row["updated_at"]
+        if sku in levels:
+            updated_at = max(updated_at, levels[sku].updated_at)
+        levels[sku] = Level(
+            sku,
+            places[sku],
             Availability(row["availability"]) if row["availability"] else None,
             row["availability_version"],
-            row["updated_at"],
+            row["safety_stock"],
+            row["low_stock"],
+            updated_at,
         )
-        for row in rows
-    }
+    return levels
 
 
 def _shortages(hold: Hold) -> str | None:
     return json.dumps([(s.sku, s.wanted, s.available) for s in hold.shortages]) if hold.shortages else None
-
-
-def _message(event: Event) -> tuple[str, Message]:
-    """The aggregate's id and the message an event is published as."""
-    match event:
-        case Reserved(order_id):
-            return order_id, events_pb2.StockReserved(order_id=order_id)
-        case Rejected(order_id, shortages):
-            return order_id, events_pb2.StockRejected(
-                order_id=order_id,
-                shortages=[events_pb2.Shortage(sku=s.sku, wanted=s.wanted, available=s.available) for s in shortages],
-            )
-        case Committed(order_id):
-            return order_id, events_pb2.StockCommitted(order_id=order_id)
-        case Released(order_id):
-            return order_id, events_pb2.StockReleased(order_id=order_id)
-        case AvailabilityChanged(sku, availability, version):
-            value = stock_pb2.Availability.Value(f"AVAILABILITY_{availability}")
-            return sku, events_pb2.StockAvailabilityChanged(sku=sku, availability=value, version=version)

@@ -11,7 +11,8 @@ from chassis.messaging.subscription import Handler
 from chassis.postgres import Transaction
 from inventory_svc.application.ports import Book
 from inventory_svc.application.reservations import carry_out
-from inventory_svc.domain.reservations import Command, Commit, Line, Release, Reserve
+from inventory_svc.domain.allocation import Line
+from inventory_svc.domain.reservations import Command, Commit, Release, Reserve
 
 OpenBook = Callable[[Transaction, Sequence[Envelope]], Book]
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import asyncpg
 
+from inventory_svc.domain.stock import Availability
 from ops.audit.report import Report
 from ops.audit.stores import Stores
 from order_svc.adapters.event_codec import event_from_bytes
@@ -14,40 +15,52 @@ from order_svc.domain.order import OrderPlaced
 Rows = list[asyncpg.Record]
 
 _STOCK = """
-SELECT coalesce(s.sku, m.sku, o.sku) AS sku, s.sku IS NULL AS missing, s.on_hand, s.reserved,
+SELECT coalesce(s.sku, m.sku, o.sku) AS sku, coalesce(s.location_id, m.location_id, o.location_id) AS location,
+    s.sku IS NULL AS missing, s.on_hand, s.reserved,
     coalesce(m.on_hand, 0) AS moved, coalesce(m.reserved, 0) AS held, coalesce(o.open, 0) AS open,
     coalesce(m.lowest, 0) AS lowest
 FROM stock s
 FULL JOIN (
-    SELECT sku, sum(on_hand_delta)::bigint AS on_hand, sum(reserved_delta)::bigint AS reserved, min(level) AS lowest
-    FROM (SELECT *, sum(on_hand_delta) OVER (PARTITION BY sku ORDER BY id) AS level FROM movements) AS running
-    GROUP BY sku
-) m ON m.sku = s.sku
+    SELECT sku, location_id, sum(on_hand_delta)::bigint AS on_hand, sum(reserved_delta)::bigint AS reserved,
+        min(level) AS lowest
+    FROM (SELECT *, sum(on_hand_delta) OVER (PARTITION BY sku, location_id ORDER BY id) AS level FROM movements) AS r
+    GROUP BY sku, location_id
+) m ON (m.sku, m.location_id) = (s.sku, s.location_id)
 FULL JOIN (
-    SELECT r.sku, sum(r.quantity)::bigint AS open FROM reservations r JOIN holds h USING (order_id)
-    WHERE h.state = 'RESERVED' GROUP BY r.sku
-) o ON o.sku = coalesce(s.sku, m.sku)
-ORDER BY 1
+    SELECT r.sku, r.location_id, sum(r.quantity)::bigint AS open FROM reservations r JOIN holds h USING (order_id)
+    WHERE h.state = 'RESERVED' GROUP BY r.sku, r.location_id
+) o ON (o.sku, o.location_id) = (coalesce(s.sku, m.sku), coalesce(s.location_id, m.location_id))
+ORDER BY 1, 2
+"""
+# What a shopper was told of each SKU, beside the units it was told of.
+_TOLD = """
+SELECT sku, availability, low_stock,
+    greatest(coalesce(sum(on_hand - reserved), 0) - safety_stock, 0)::bigint AS available
+FROM items LEFT JOIN stock USING (sku) GROUP BY sku ORDER BY sku
 """
 _SOLD = """
-SELECT order_id, sku, -sum(on_hand_delta)::bigint AS units FROM movements WHERE order_id IS NOT NULL
-GROUP BY order_id, sku
+SELECT order_id, sku, coalesce(-sum(on_hand_delta) FILTER (WHERE kind <> 'RESTOCK'), 0)::bigint AS units,
+    coalesce(sum(on_hand_delta) FILTER (WHERE kind = 'RESTOCK'), 0)::bigint AS returned
+FROM movements WHERE order_id IS NOT NULL GROUP BY order_id, sku
 """
+_RESERVED = "SELECT order_id, sku, sum(quantity)::bigint AS quantity FROM reservations GROUP BY order_id, sku"
 
 
 async def audit_commerce(stores: Stores, report: Report) -> None:
     orders = await stores.orders.fetch("SELECT * FROM orders ORDER BY order_id")
     placed = await stores.orders.fetch("SELECT stream_id, schema_version, data FROM events WHERE type = 'OrderPlaced'")
     holds = await stores.inventory.fetch("SELECT order_id, state FROM holds")
-    reserved = await stores.inventory.fetch("SELECT order_id, sku, quantity FROM reservations")
+    reserved = await stores.inventory.fetch(_RESERVED)
     sold = await stores.inventory.fetch(_SOLD)
     stock = await stores.inventory.fetch(_STOCK)
+    told = await stores.inventory.fetch(_TOLD)
     payments = await stores.payments.fetch("SELECT * FROM payments")
     operations = await stores.provider.fetch("SELECT * FROM operations")
 
     report.add("orders settle", len(orders), _unsettled(orders))
     report.add("the read model is the fold of the events", len(orders), await read_model_faults(stores.orders))
     report.add("stock is the sum of its movements", len(stock), _stock_faults(stock))
+    report.add("availability is what the stock means", len(told), _availability_faults(told))
     report.add("orders and stock agree", len(orders), _stock_of_orders(orders, placed, holds, reserved, sold))
     report.add("orders and payments agree", len(orders), _payments_of_orders(orders, payments))
     report.add("payments and the provider agree", len(payments), _provider_faults(payments, operations))
@@ -61,26 +74,36 @@ def _unsettled(orders: Rows) -> Iterator[str]:
 
 def _stock_faults(stock: Rows) -> Iterator[str]:
     for row in stock:
-        sku = row["sku"]
+        name = f"SKU {row['sku']} at {row['location']}"
         if row["missing"]:
-            yield f"SKU {sku} has movements or reservations but no stock row"
+            yield f"{name} has movements or reservations but no stock row"
             continue
         if row["on_hand"] != row["moved"]:
-            yield f"SKU {sku} has {row['on_hand']} on hand, its movements sum to {row['moved']}"
+            yield f"{name} has {row['on_hand']} on hand, its movements sum to {row['moved']}"
         if row["reserved"] != row["held"]:
-            yield f"SKU {sku} has {row['reserved']} reserved, its movements sum to {row['held']}"
+            yield f"{name} has {row['reserved']} reserved, its movements sum to {row['held']}"
         if row["reserved"] != row["open"]:
-            yield f"SKU {sku} has {row['reserved']} reserved, its open reservations sum to {row['open']}"
+            yield f"{name} has {row['reserved']} reserved, its open reservations sum to {row['open']}"
         if not 0 <= row["reserved"] <= row["on_hand"]:
-            yield f"SKU {sku} has {row['reserved']} reserved of {row['on_hand']} on hand"
+            yield f"{name} has {row['reserved']} reserved of {row['on_hand']} on hand"
         if row["lowest"] < 0:
-            yield f"SKU {sku} was sold beyond what there was: down to {row['lowest']}"
+            yield f"{name} was sold beyond what there was: down to {row['lowest']}"
+
+
+def _availability_faults(told: Rows) -> Iterator[str]:
+    for row in told:
+        available = row["available"]
+        meant = Availability.of(available, row["low_stock"])
+        if row["availability"] != meant:
+            yield f"SKU {row['sku']} is announced as {row['availability']}, with {available} available it is {meant}"
 
 
 def _stock_of_orders(orders: Rows, placed: Rows, holds: Rows, reserved: Rows, sold: Rows) -> Iterator[str]:
-    """A confirmed order took exactly its tracked lines out of the warehouse, any other nothing."""
+    """A confirmed order took exactly its tracked lines out of the warehouse, any other nothing; what was returned of
+    it is no more than it took."""
     wanted = {str(row["stream_id"]): _tracked(row) for row in placed}
     taken = _by_order(sold, "units")
+    returned = _by_order(sold, "returned")
     lines = _by_order(reserved, "quantity")
     states = {row["order_id"]: row["state"] for row in holds}
     known = set()
@@ -89,8 +112,12 @@ def _stock_of_orders(orders: Rows, placed: Rows, holds: Rows, reserved: Rows, so
         known.add(order_id)
         state = states.get(order_id)
         expected = wanted.get(order_id, Counter()) if order["status"] == "CONFIRMED" else Counter()
-        if taken[order_id] != expected:
-            yield f"order {order_id} is {order['status']}: {_differences(taken[order_id], expected)} left the warehouse"
+        # What was returned before an order was released isn't put back by the release.
+        left = taken[order_id] if order["status"] == "CONFIRMED" else taken[order_id] - returned[order_id]
+        if left != expected:
+            yield f"order {order_id} is {order['status']}: {_differences(left, expected)} left the warehouse"
+        if more := returned[order_id] - taken[order_id]:
+            yield f"order {order_id} returned more than it took: {_differences(more, Counter())}"
         if order["status"] == "CONFIRMED":
             if expected and state != "COMMITTED":
                 yield f"order {order_id} is CONFIRMED, its stock is {state or 'not reserved'}"

@@ -24,7 +24,7 @@ async def audit_projections(stores: Stores, report: Report) -> None:
     stock = {
         row["sku"]: (row["availability"], row["availability_version"])
         for row in await stores.inventory.fetch(
-            "SELECT sku, availability, availability_version FROM stock WHERE availability IS NOT NULL"
+            "SELECT sku, availability, availability_version FROM items WHERE availability IS NOT NULL"
         )
     }
     prices = {(row["product_id"], row["sku"]): row for row in await stores.orders.fetch("SELECT * FROM prices")}

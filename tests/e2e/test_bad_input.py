@@ -53,7 +53,8 @@ BAD = {
     "stock": (
         lambda c: c.inventory.AdjustStock,
         inventory.AdjustStockRequest(adjustments=[inventory.StockAdjustment(), inventory.StockAdjustment(sku="a")]),
-        {"request_id", "adjustments[0].sku", "adjustments[0].delta", "adjustments[1].delta"},
+        {"request_id", "adjustments[0].sku"}
+        | {f"adjustments[{index}].{field}" for index in (0, 1) for field in ("delta", "reason")},
     ),
     "customer": (
         lambda c: c.customers.CreateCustomer,

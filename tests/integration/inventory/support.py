@@ -201,17 +201,19 @@ def violations_of(error: AioRpcError) -> set[str]:
     return {violation.field for violation in bad.field_violations}
 
 
-# SKUs whose level isn't what movements and reservations say.
+# SKUs and locations whose units aren't what movements and reservations say.
 FAULTS = """
 WITH moved AS (
-    SELECT sku, sum(on_hand_delta) AS on_hand, sum(reserved_delta) AS reserved FROM movements GROUP BY sku
+    SELECT sku, location_id, sum(on_hand_delta) AS on_hand, sum(reserved_delta) AS reserved FROM movements
+    GROUP BY sku, location_id
 ), open AS (
-    SELECT sku, sum(quantity) AS reserved FROM reservations JOIN holds USING (order_id) WHERE state = 'RESERVED'
-    GROUP BY sku
+    SELECT sku, location_id, sum(quantity) AS reserved FROM reservations JOIN holds USING (order_id)
+    WHERE state = 'RESERVED' GROUP BY sku, location_id
 )
-SELECT sku FROM stock LEFT JOIN moved USING (sku) LEFT JOIN open USING (sku)
-WHERE stock.on_hand <> coalesce(moved.on_hand, 0) OR stock.reserved <> coalesce(moved.reserved, 0)
-    OR stock.reserved <> coalesce(open.reserved, 0) OR stock.reserved NOT BETWEEN 0 AND stock.on_hand
+SELECT sku, location_id FROM stock FULL JOIN moved USING (sku, location_id) FULL JOIN open USING (sku, location_id)
+WHERE stock.sku IS NULL OR stock.on_hand <> coalesce(moved.on_hand, 0)
+    OR stock.reserved <> coalesce(moved.reserved, 0) OR stock.reserved <> coalesce(open.reserved, 0)
+    OR stock.reserved NOT BETWEEN 0 AND stock.on_hand
 """
 
 
@@ -219,8 +221,9 @@ def reserve(order_id: str, **lines: int) -> ReserveStock:
     return ReserveStock(order_id=order_id, lines=[ReservationLine(sku=s, quantity=q) for s, q in lines.items()])
 
 
-async def count(stub: InventoryServiceStub, **counts: int) -> None:
-    await stub.SetStock(SetStockRequest(counts=[StockCount(sku=s, on_hand=n) for s, n in counts.items()]), timeout=5)
+async def count(stub: InventoryServiceStub, location: str = "", **counts: int) -> None:
+    found = [StockCount(sku=s, on_hand=n, location_id=location) for s, n in counts.items()]
+    await stub.SetStock(SetStockRequest(counts=found), timeout=5)
 
 
 async def units(stub: InventoryServiceStub, sku: str) -> tuple[int, int]:

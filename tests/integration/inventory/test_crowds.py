@@ -2,13 +2,16 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock
 from polymart.inventory.v1.events_pb2 import StockCommitted, StockRejected, StockReleased, StockReserved
+from polymart.inventory.v1.inventory_service_pb2 import ConfigureStockRequest, CreateLocationRequest, StockSettings
 from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from polymart.inventory.v1.location_pb2 import Location
 
 from chassis.messaging.nats import Nats
 from chassis.outbox.postgres import PostgresOutbox
@@ -18,7 +21,9 @@ from inventory_svc.application.levels import set_stock
 from inventory_svc.application.reservations import carry_out
 from inventory_svc.bootstrap import build, migrate
 from inventory_svc.config import InventoryConfig
-from inventory_svc.domain.reservations import Command, Commit, Line, Release, Reserve
+from inventory_svc.domain.allocation import Line
+from inventory_svc.domain.reservations import Command, Commit, Release, Reserve
+from inventory_svc.domain.stock import Count
 from tests.conftest import Engine, until
 from tests.integration.inventory.support import (
     FAULTS,
@@ -67,6 +72,60 @@ async def test_a_hundred_buyers_of_one_unit_at_two_instances(
         assert await units(stub, "A") == (1, 1)
         assert await units(stub, "B") == (100, 1)
     assert await db.fetch(FAULTS) == []
+
+
+async def test_two_hundred_orders_of_the_same_ten_skus_with_stock_for_half_of_them(
+    config: InventoryConfig, orders: Stage, fresh_nats: Nats, db: asyncpg.Connection
+) -> None:
+    dice = random.Random(11)
+    skus = [f"S{n}" for n in range(10)]
+    held = {"main": 45, "north": 35, "attic": 20}
+    async with (
+        running(build(config), build(config)) as (one, two),
+        stub_of(one.address, InventoryServiceStub) as stub,
+        stub_of(two.address, InventoryServiceStub) as other,
+    ):
+        for priority, name in enumerate(("north", "attic")):
+            made = Location(location_id=name, priority=priority + 1)
+            await stub.CreateLocation(CreateLocationRequest(location=made), timeout=5)
+        for name, each in held.items():
+            await count(stub, name, **dict.fromkeys(skus, each))
+        # Everybody wants one of each, named in an order of their own.
+        wishes = [reserve(f"o{n}", **dict.fromkeys(dice.sample(skus, 10), 1)) for n in range(200)]
+        calls = [_configured(s, dice.sample(skus, 10)) for s in (stub, other) for _ in range(5)]
+        await asyncio.gather(*(orders.send(wish) for wish in wishes), *calls)
+        await orders.answered(StockReserved, 100)
+        await orders.answered(StockRejected, 100)
+        reserved = orders.answers(StockReserved)
+        # Nobody's parcel was split: each got all from one location, and each location gave all it had.
+        served = Counter(tuple({a.location_id for a in r.allocations}) for r in reserved)
+        assert served == {(name,): each for name, each in held.items()}
+        await asyncio.gather(*(orders.send(CommitStock(order_id=r.order_id)) for r in reserved))
+        await orders.answered(StockCommitted, 100)
+        await orders.all_handled()
+        assert [await units(stub, sku) for sku in skus] == [(0, 0)] * 10
+        consumer = await fresh_nats.js.consumer_info("CMD", "inventory_svc-CMD")
+    assert await db.fetch(FAULTS) == []
+    assert await db.fetchval("SELECT min(-on_hand_delta) FROM movements WHERE kind = 'COMMIT'") == 1
+    # Each command was delivered once, and PostgreSQL broke no circle and took nothing back.
+    assert consumer.delivered is not None
+    assert consumer.delivered.consumer_seq == 300
+    await until(lambda: _nobody_else(db))
+    statistics = await db.fetchrow("SELECT * FROM pg_stat_database WHERE datname = current_database()")
+    assert (statistics["deadlocks"], statistics["xact_rollback"]) == (0, 0)
+
+
+async def _configured(stub: InventoryServiceStub, skus: list[str]) -> None:
+    """Something else that locks the same rows, in an order of its own."""
+    for low in (3, 5):
+        settings = [StockSettings(sku=sku, low_stock=low) for sku in skus]
+        await stub.ConfigureStock(ConfigureStockRequest(settings=settings), timeout=10)
+
+
+async def _nobody_else(db: asyncpg.Connection) -> bool:
+    """The others report what they did when they leave."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    return not await db.fetchval(others)
 
 
 async def test_many_orders_of_one_sku_in_one_batch(
@@ -129,7 +188,7 @@ async def test_the_same_orders_in_many_transactions_at_once(
     pool = Postgres(database)
     await pool.open()
     warehouse = PostgresWarehouse(pool, PostgresOutbox(pool))
-    await set_stock({"A": 100, "B": 100}, request_id="", warehouse=warehouse)
+    await set_stock([Count("A", 100), Count("B", 100)], request_id="", warehouse=warehouse)
     dice = random.Random(3)
     ids = [f"o{n}" for n in range(8)]
 

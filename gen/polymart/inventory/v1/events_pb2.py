@@ -22,26 +22,31 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from polymart.inventory.v1 import reservation_pb2 as polymart_dot_inventory_dot_v1_dot_reservation__pb2
 from polymart.inventory.v1 import stock_pb2 as polymart_dot_inventory_dot_v1_dot_stock__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"polymart/inventory/v1/events.proto\x12\x15polymart.inventory.v1\x1a!polymart/inventory/v1/stock.proto\"!\n\rStockReserved\x12\x10\n\x08order_id\x18\x01 \x01(\t\"U\n\rStockRejected\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x32\n\tshortages\x18\x02 \x03(\x0b\x32\x1f.polymart.inventory.v1.Shortage\":\n\x08Shortage\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x0e\n\x06wanted\x18\x02 \x01(\x03\x12\x11\n\tavailable\x18\x03 \x01(\x03\"\"\n\x0eStockCommitted\x12\x10\n\x08order_id\x18\x01 \x01(\t\"!\n\rStockReleased\x12\x10\n\x08order_id\x18\x01 \x01(\t\"s\n\x18StockAvailabilityChanged\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x39\n\x0c\x61vailability\x18\x02 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\x0f\n\x07version\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"polymart/inventory/v1/events.proto\x12\x15polymart.inventory.v1\x1a\'polymart/inventory/v1/reservation.proto\x1a!polymart/inventory/v1/stock.proto\"Y\n\rStockReserved\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x36\n\x0b\x61llocations\x18\x02 \x03(\x0b\x32!.polymart.inventory.v1.Allocation\"U\n\rStockRejected\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x32\n\tshortages\x18\x02 \x03(\x0b\x32\x1f.polymart.inventory.v1.Shortage\":\n\x08Shortage\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x0e\n\x06wanted\x18\x02 \x01(\x03\x12\x11\n\tavailable\x18\x03 \x01(\x03\"\"\n\x0eStockCommitted\x12\x10\n\x08order_id\x18\x01 \x01(\t\"!\n\rStockReleased\x12\x10\n\x08order_id\x18\x01 \x01(\t\"p\n\x0eStockRestocked\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\x12\x36\n\x0b\x61llocations\x18\x03 \x03(\x0b\x32!.polymart.inventory.v1.Allocation\"Q\n\x0bStockRanLow\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x03\x12\x11\n\tlow_stock\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\"s\n\x18StockAvailabilityChanged\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x39\n\x0c\x61vailability\x18\x02 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\x0f\n\x07version\x18\x03 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polymart.inventory.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STOCKRESERVED']._serialized_start=96
-  _globals['_STOCKRESERVED']._serialized_end=129
-  _globals['_STOCKREJECTED']._serialized_start=131
-  _globals['_STOCKREJECTED']._serialized_end=216
-  _globals['_SHORTAGE']._serialized_start=218
-  _globals['_SHORTAGE']._serialized_end=276
-  _globals['_STOCKCOMMITTED']._serialized_start=278
-  _globals['_STOCKCOMMITTED']._serialized_end=312
-  _globals['_STOCKRELEASED']._serialized_start=314
-  _globals['_STOCKRELEASED']._serialized_end=347
-  _globals['_STOCKAVAILABILITYCHANGED']._serialized_start=349
-  _globals['_STOCKAVAILABILITYCHANGED']._serialized_end=464
+  _globals['_STOCKRESERVED']._serialized_start=137
+  _globals['_STOCKRESERVED']._serialized_end=226
+  _globals['_STOCKREJECTED']._serialized_start=228
+  _globals['_STOCKREJECTED']._serialized_end=313
+  _globals['_SHORTAGE']._serialized_start=315
+  _globals['_SHORTAGE']._serialized_end=373
+  _globals['_STOCKCOMMITTED']._serialized_start=375
+  _globals['_STOCKCOMMITTED']._serialized_end=409
+  _globals['_STOCKRELEASED']._serialized_start=411
+  _globals['_STOCKRELEASED']._serialized_end=444
+  _globals['_STOCKRESTOCKED']._serialized_start=446
+  _globals['_STOCKRESTOCKED']._serialized_end=558
+  _globals['_STOCKRANLOW']._serialized_start=560
+  _globals['_STOCKRANLOW']._serialized_end=641
+  _globals['_STOCKAVAILABILITYCHANGED']._serialized_start=643
+  _globals['_STOCKAVAILABILITYCHANGED']._serialized_end=758
 # @@protoc_insertion_point(module_scope)

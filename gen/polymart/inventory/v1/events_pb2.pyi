@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from polymart.inventory.v1 import reservation_pb2 as _reservation_pb2
 from polymart.inventory.v1 import stock_pb2 as _stock_pb2
 import builtins as _builtins
 import sys
@@ -26,16 +27,22 @@ class StockReserved(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
+    ALLOCATIONS_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
+    @_builtins.property
+    def allocations(self) -> _containers.RepeatedCompositeFieldContainer[_reservation_pb2.Allocation]:
+        """What is held where."""
+
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
+        allocations: _abc.Iterable[_reservation_pb2.Allocation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocations", b"allocations", "order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -142,6 +149,72 @@ class StockReleased(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StockReleased: _TypeAlias = StockReleased  # noqa: Y015
+
+@_typing.final
+class StockRestocked(_message.Message):
+    """Returned units of an order are back in the warehouse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    ALLOCATIONS_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    operation_id: _builtins.str
+    """The return."""
+    @_builtins.property
+    def allocations(self) -> _containers.RepeatedCompositeFieldContainer[_reservation_pb2.Allocation]:
+        """What lies where; empty where a release had put all of the order back before."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+        allocations: _abc.Iterable[_reservation_pb2.Allocation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocations", b"allocations", "operation_id", b"operation_id", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StockRestocked: _TypeAlias = StockRestocked  # noqa: Y015
+
+@_typing.final
+class StockRanLow(_message.Message):
+    """A SKU fell to its low stock or below: time to buy more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKU_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    LOW_STOCK_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    sku: _builtins.str
+    """The SKU."""
+    available: _builtins.int
+    """Units available now."""
+    low_stock: _builtins.int
+    """With this many available or fewer the SKU is low."""
+    version: _builtins.int
+    """The version of the flip it comes with."""
+    def __init__(
+        self,
+        *,
+        sku: _builtins.str = ...,
+        available: _builtins.int = ...,
+        low_stock: _builtins.int = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "low_stock", b"low_stock", "sku", b"sku", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StockRanLow: _TypeAlias = StockRanLow  # noqa: Y015
 
 @_typing.final
 class StockAvailabilityChanged(_message.Message):

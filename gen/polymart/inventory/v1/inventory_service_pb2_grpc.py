@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from polymart.inventory.v1 import inventory_service_pb2 as polymart_dot_inventory_dot_v1_dot_inventory__service__pb2
+from polymart.inventory.v1 import location_pb2 as polymart_dot_inventory_dot_v1_dot_location__pb2
 from polymart.inventory.v1 import stock_pb2 as polymart_dot_inventory_dot_v1_dot_stock__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -27,7 +28,8 @@ if _version_not_supported:
 
 
 class InventoryServiceStub:
-    """Stock levels. Reservations are made by command messages, never by a call.
+    """Stock by SKU and location. Reservations are made and ended by command messages of their orders, never by a call.
+    A call that names no location means "main"; NOT_FOUND for a location that doesn't exist.
     """
 
     def __init__(self, channel):
@@ -46,6 +48,21 @@ class InventoryServiceStub:
                 request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.AdjustStockRequest.SerializeToString,
                 response_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.AdjustStockResponse.FromString,
                 _registered_method=True)
+        self.ReceiveStock = channel.unary_unary(
+                '/polymart.inventory.v1.InventoryService/ReceiveStock',
+                request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ReceiveStockRequest.SerializeToString,
+                response_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ReceiveStockResponse.FromString,
+                _registered_method=True)
+        self.RestockStock = channel.unary_unary(
+                '/polymart.inventory.v1.InventoryService/RestockStock',
+                request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.RestockStockRequest.SerializeToString,
+                response_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.RestockStockResponse.FromString,
+                _registered_method=True)
+        self.ConfigureStock = channel.unary_unary(
+                '/polymart.inventory.v1.InventoryService/ConfigureStock',
+                request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ConfigureStockRequest.SerializeToString,
+                response_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ConfigureStockResponse.FromString,
+                _registered_method=True)
         self.GetStock = channel.unary_unary(
                 '/polymart.inventory.v1.InventoryService/GetStock',
                 request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.GetStockRequest.SerializeToString,
@@ -56,6 +73,31 @@ class InventoryServiceStub:
                 request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.BatchGetStockRequest.SerializeToString,
                 response_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.BatchGetStockResponse.FromString,
                 _registered_method=True)
+        self.ListReservations = channel.unary_unary(
+                '/polymart.inventory.v1.InventoryService/ListReservations',
+                request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListReservationsRequest.SerializeToString,
+                response_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListReservationsResponse.FromString,
+                _registered_method=True)
+        self.ListMovements = channel.unary_unary(
+                '/polymart.inventory.v1.InventoryService/ListMovements',
+                request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListMovementsRequest.SerializeToString,
+                response_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListMovementsResponse.FromString,
+                _registered_method=True)
+        self.CreateLocation = channel.unary_unary(
+                '/polymart.inventory.v1.InventoryService/CreateLocation',
+                request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.CreateLocationRequest.SerializeToString,
+                response_deserializer=polymart_dot_inventory_dot_v1_dot_location__pb2.Location.FromString,
+                _registered_method=True)
+        self.UpdateLocation = channel.unary_unary(
+                '/polymart.inventory.v1.InventoryService/UpdateLocation',
+                request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.UpdateLocationRequest.SerializeToString,
+                response_deserializer=polymart_dot_inventory_dot_v1_dot_location__pb2.Location.FromString,
+                _registered_method=True)
+        self.ListLocations = channel.unary_unary(
+                '/polymart.inventory.v1.InventoryService/ListLocations',
+                request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListLocationsRequest.SerializeToString,
+                response_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListLocationsResponse.FromString,
+                _registered_method=True)
         self.StreamAvailability = channel.unary_stream(
                 '/polymart.inventory.v1.InventoryService/StreamAvailability',
                 request_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.StreamAvailabilityRequest.SerializeToString,
@@ -64,18 +106,43 @@ class InventoryServiceStub:
 
 
 class InventoryServiceServicer:
-    """Stock levels. Reservations are made by command messages, never by a call.
+    """Stock by SKU and location. Reservations are made and ended by command messages of their orders, never by a call.
+    A call that names no location means "main"; NOT_FOUND for a location that doesn't exist.
     """
 
     def SetStock(self, request, context):
-        """Sets what is in the warehouse, as after a count. FAILED_PRECONDITION if that is less than what is reserved.
+        """Sets what is at a location, as after a count, all or none. FAILED_PRECONDITION if that is less than is reserved
+        there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AdjustStock(self, request, context):
-        """Adds or takes units, all or none. FAILED_PRECONDITION if a SKU would have less than what is reserved.
+        """Adds or takes units for a reason, all or none: taken here and added there, it moves stock between locations.
+        FAILED_PRECONDITION if a location would have less than is reserved there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReceiveStock(self, request, context):
+        """Adds units that a supplier delivered, all or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestockStock(self, request, context):
+        """Puts units of a sold order back: its buyer returned them. It may happen several times to an order, each time under
+        an id of its own. FAILED_PRECONDITION if the order took nothing, or less than would then have come back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfigureStock(self, request, context):
+        """Sets how many units are kept back from sale, and at how many a SKU is low.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,6 +157,41 @@ class InventoryServiceServicer:
 
     def BatchGetStock(self, request, context):
         """Reads up to 2,000 levels; SKUs that were never stocked are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReservations(self, request, context):
+        """Lists open reservations, the oldest first. One that stays long is its order's affair: nothing else frees it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMovements(self, request, context):
+        """Lists the movements of a SKU, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateLocation(self, request, context):
+        """Adds a location. ALREADY_EXISTS if the id is taken by one that differs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateLocation(self, request, context):
+        """Changes the fields named by the mask. ABORTED if the etag is stale.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLocations(self, request, context):
+        """Lists the locations in the order in which orders are served from them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,6 +217,21 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     request_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.AdjustStockRequest.FromString,
                     response_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.AdjustStockResponse.SerializeToString,
             ),
+            'ReceiveStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReceiveStock,
+                    request_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ReceiveStockRequest.FromString,
+                    response_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ReceiveStockResponse.SerializeToString,
+            ),
+            'RestockStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestockStock,
+                    request_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.RestockStockRequest.FromString,
+                    response_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.RestockStockResponse.SerializeToString,
+            ),
+            'ConfigureStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfigureStock,
+                    request_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ConfigureStockRequest.FromString,
+                    response_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ConfigureStockResponse.SerializeToString,
+            ),
             'GetStock': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStock,
                     request_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.GetStockRequest.FromString,
@@ -124,6 +241,31 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.BatchGetStock,
                     request_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.BatchGetStockRequest.FromString,
                     response_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.BatchGetStockResponse.SerializeToString,
+            ),
+            'ListReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReservations,
+                    request_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListReservationsRequest.FromString,
+                    response_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListReservationsResponse.SerializeToString,
+            ),
+            'ListMovements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMovements,
+                    request_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListMovementsRequest.FromString,
+                    response_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListMovementsResponse.SerializeToString,
+            ),
+            'CreateLocation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateLocation,
+                    request_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.CreateLocationRequest.FromString,
+                    response_serializer=polymart_dot_inventory_dot_v1_dot_location__pb2.Location.SerializeToString,
+            ),
+            'UpdateLocation': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateLocation,
+                    request_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.UpdateLocationRequest.FromString,
+                    response_serializer=polymart_dot_inventory_dot_v1_dot_location__pb2.Location.SerializeToString,
+            ),
+            'ListLocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLocations,
+                    request_deserializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListLocationsRequest.FromString,
+                    response_serializer=polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListLocationsResponse.SerializeToString,
             ),
             'StreamAvailability': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamAvailability,
@@ -139,7 +281,8 @@ def add_InventoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InventoryService:
-    """Stock levels. Reservations are made by command messages, never by a call.
+    """Stock by SKU and location. Reservations are made and ended by command messages of their orders, never by a call.
+    A call that names no location means "main"; NOT_FOUND for a location that doesn't exist.
     """
 
     @staticmethod
@@ -197,6 +340,87 @@ class InventoryService:
             _registered_method=True)
 
     @staticmethod
+    def ReceiveStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.inventory.v1.InventoryService/ReceiveStock',
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ReceiveStockRequest.SerializeToString,
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ReceiveStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestockStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.inventory.v1.InventoryService/RestockStock',
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.RestockStockRequest.SerializeToString,
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.RestockStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfigureStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.inventory.v1.InventoryService/ConfigureStock',
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ConfigureStockRequest.SerializeToString,
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ConfigureStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetStock(request,
             target,
             options=(),
@@ -240,6 +464,141 @@ class InventoryService:
             '/polymart.inventory.v1.InventoryService/BatchGetStock',
             polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.BatchGetStockRequest.SerializeToString,
             polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.BatchGetStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.inventory.v1.InventoryService/ListReservations',
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListReservationsRequest.SerializeToString,
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMovements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.inventory.v1.InventoryService/ListMovements',
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListMovementsRequest.SerializeToString,
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListMovementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateLocation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.inventory.v1.InventoryService/CreateLocation',
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.CreateLocationRequest.SerializeToString,
+            polymart_dot_inventory_dot_v1_dot_location__pb2.Location.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateLocation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.inventory.v1.InventoryService/UpdateLocation',
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.UpdateLocationRequest.SerializeToString,
+            polymart_dot_inventory_dot_v1_dot_location__pb2.Location.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.inventory.v1.InventoryService/ListLocations',
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListLocationsRequest.SerializeToString,
+            polymart_dot_inventory_dot_v1_dot_inventory__service__pb2.ListLocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from polymart.inventory.v1 import inventory_service_pb2 as _inventory_service_pb2
+from polymart.inventory.v1 import location_pb2 as _location_pb2
 from polymart.inventory.v1 import stock_pb2 as _stock_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -28,41 +29,91 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InventoryServiceStub:
-    """Stock levels. Reservations are made by command messages, never by a call."""
+    """Stock by SKU and location. Reservations are made and ended by command messages of their orders, never by a call.
+    A call that names no location means "main"; NOT_FOUND for a location that doesn't exist.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InventoryServiceAsyncStub: ...
     SetStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.SetStockRequest, _inventory_service_pb2.SetStockResponse]
-    """Sets what is in the warehouse, as after a count. FAILED_PRECONDITION if that is less than what is reserved."""
+    """Sets what is at a location, as after a count, all or none. FAILED_PRECONDITION if that is less than is reserved
+    there.
+    """
     AdjustStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.AdjustStockRequest, _inventory_service_pb2.AdjustStockResponse]
-    """Adds or takes units, all or none. FAILED_PRECONDITION if a SKU would have less than what is reserved."""
+    """Adds or takes units for a reason, all or none: taken here and added there, it moves stock between locations.
+    FAILED_PRECONDITION if a location would have less than is reserved there.
+    """
+    ReceiveStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ReceiveStockRequest, _inventory_service_pb2.ReceiveStockResponse]
+    """Adds units that a supplier delivered, all or none."""
+    RestockStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.RestockStockRequest, _inventory_service_pb2.RestockStockResponse]
+    """Puts units of a sold order back: its buyer returned them. It may happen several times to an order, each time under
+    an id of its own. FAILED_PRECONDITION if the order took nothing, or less than would then have come back.
+    """
+    ConfigureStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ConfigureStockRequest, _inventory_service_pb2.ConfigureStockResponse]
+    """Sets how many units are kept back from sale, and at how many a SKU is low."""
     GetStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.GetStockRequest, _stock_pb2.StockLevel]
     """Reads one SKU's level. NOT_FOUND if it was never stocked."""
     BatchGetStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.BatchGetStockRequest, _inventory_service_pb2.BatchGetStockResponse]
     """Reads up to 2,000 levels; SKUs that were never stocked are left out."""
+    ListReservations: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ListReservationsRequest, _inventory_service_pb2.ListReservationsResponse]
+    """Lists open reservations, the oldest first. One that stays long is its order's affair: nothing else frees it."""
+    ListMovements: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ListMovementsRequest, _inventory_service_pb2.ListMovementsResponse]
+    """Lists the movements of a SKU, the newest first."""
+    CreateLocation: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.CreateLocationRequest, _location_pb2.Location]
+    """Adds a location. ALREADY_EXISTS if the id is taken by one that differs."""
+    UpdateLocation: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.UpdateLocationRequest, _location_pb2.Location]
+    """Changes the fields named by the mask. ABORTED if the etag is stale."""
+    ListLocations: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ListLocationsRequest, _inventory_service_pb2.ListLocationsResponse]
+    """Lists the locations in the order in which orders are served from them."""
     StreamAvailability: _grpc.UnaryStreamMultiCallable[_inventory_service_pb2.StreamAvailabilityRequest, _inventory_service_pb2.StreamAvailabilityResponse]
     """Streams the availability of every SKU, for building projections."""
 
 @_typing.type_check_only
 class InventoryServiceAsyncStub(InventoryServiceStub):
-    """Stock levels. Reservations are made by command messages, never by a call."""
+    """Stock by SKU and location. Reservations are made and ended by command messages of their orders, never by a call.
+    A call that names no location means "main"; NOT_FOUND for a location that doesn't exist.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.SetStockRequest, _inventory_service_pb2.SetStockResponse]  # type: ignore[assignment]
-    """Sets what is in the warehouse, as after a count. FAILED_PRECONDITION if that is less than what is reserved."""
+    """Sets what is at a location, as after a count, all or none. FAILED_PRECONDITION if that is less than is reserved
+    there.
+    """
     AdjustStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.AdjustStockRequest, _inventory_service_pb2.AdjustStockResponse]  # type: ignore[assignment]
-    """Adds or takes units, all or none. FAILED_PRECONDITION if a SKU would have less than what is reserved."""
+    """Adds or takes units for a reason, all or none: taken here and added there, it moves stock between locations.
+    FAILED_PRECONDITION if a location would have less than is reserved there.
+    """
+    ReceiveStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReceiveStockRequest, _inventory_service_pb2.ReceiveStockResponse]  # type: ignore[assignment]
+    """Adds units that a supplier delivered, all or none."""
+    RestockStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.RestockStockRequest, _inventory_service_pb2.RestockStockResponse]  # type: ignore[assignment]
+    """Puts units of a sold order back: its buyer returned them. It may happen several times to an order, each time under
+    an id of its own. FAILED_PRECONDITION if the order took nothing, or less than would then have come back.
+    """
+    ConfigureStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ConfigureStockRequest, _inventory_service_pb2.ConfigureStockResponse]  # type: ignore[assignment]
+    """Sets how many units are kept back from sale, and at how many a SKU is low."""
     GetStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.GetStockRequest, _stock_pb2.StockLevel]  # type: ignore[assignment]
     """Reads one SKU's level. NOT_FOUND if it was never stocked."""
     BatchGetStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.BatchGetStockRequest, _inventory_service_pb2.BatchGetStockResponse]  # type: ignore[assignment]
     """Reads up to 2,000 levels; SKUs that were never stocked are left out."""
+    ListReservations: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ListReservationsRequest, _inventory_service_pb2.ListReservationsResponse]  # type: ignore[assignment]
+    """Lists open reservations, the oldest first. One that stays long is its order's affair: nothing else frees it."""
+    ListMovements: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ListMovementsRequest, _inventory_service_pb2.ListMovementsResponse]  # type: ignore[assignment]
+    """Lists the movements of a SKU, the newest first."""
+    CreateLocation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.CreateLocationRequest, _location_pb2.Location]  # type: ignore[assignment]
+    """Adds a location. ALREADY_EXISTS if the id is taken by one that differs."""
+    UpdateLocation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.UpdateLocationRequest, _location_pb2.Location]  # type: ignore[assignment]
+    """Changes the fields named by the mask. ABORTED if the etag is stale."""
+    ListLocations: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ListLocationsRequest, _inventory_service_pb2.ListLocationsResponse]  # type: ignore[assignment]
+    """Lists the locations in the order in which orders are served from them."""
     StreamAvailability: _aio.UnaryStreamMultiCallable[_inventory_service_pb2.StreamAvailabilityRequest, _inventory_service_pb2.StreamAvailabilityResponse]  # type: ignore[assignment]
     """Streams the availability of every SKU, for building projections."""
 
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Stock levels. Reservations are made by command messages, never by a call."""
+    """Stock by SKU and location. Reservations are made and ended by command messages of their orders, never by a call.
+    A call that names no location means "main"; NOT_FOUND for a location that doesn't exist.
+    """
 
     @_abc_1.abstractmethod
     def SetStock(
@@ -70,7 +121,9 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_service_pb2.SetStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_service_pb2.SetStockResponse, _abc.Awaitable[_inventory_service_pb2.SetStockResponse]]:
-        """Sets what is in the warehouse, as after a count. FAILED_PRECONDITION if that is less than what is reserved."""
+        """Sets what is at a location, as after a count, all or none. FAILED_PRECONDITION if that is less than is reserved
+        there.
+        """
 
     @_abc_1.abstractmethod
     def AdjustStock(
@@ -78,7 +131,35 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_service_pb2.AdjustStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_service_pb2.AdjustStockResponse, _abc.Awaitable[_inventory_service_pb2.AdjustStockResponse]]:
-        """Adds or takes units, all or none. FAILED_PRECONDITION if a SKU would have less than what is reserved."""
+        """Adds or takes units for a reason, all or none: taken here and added there, it moves stock between locations.
+        FAILED_PRECONDITION if a location would have less than is reserved there.
+        """
+
+    @_abc_1.abstractmethod
+    def ReceiveStock(
+        self,
+        request: _inventory_service_pb2.ReceiveStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_service_pb2.ReceiveStockResponse, _abc.Awaitable[_inventory_service_pb2.ReceiveStockResponse]]:
+        """Adds units that a supplier delivered, all or none."""
+
+    @_abc_1.abstractmethod
+    def RestockStock(
+        self,
+        request: _inventory_service_pb2.RestockStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_service_pb2.RestockStockResponse, _abc.Awaitable[_inventory_service_pb2.RestockStockResponse]]:
+        """Puts units of a sold order back: its buyer returned them. It may happen several times to an order, each time under
+        an id of its own. FAILED_PRECONDITION if the order took nothing, or less than would then have come back.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfigureStock(
+        self,
+        request: _inventory_service_pb2.ConfigureStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_service_pb2.ConfigureStockResponse, _abc.Awaitable[_inventory_service_pb2.ConfigureStockResponse]]:
+        """Sets how many units are kept back from sale, and at how many a SKU is low."""
 
     @_abc_1.abstractmethod
     def GetStock(
@@ -95,6 +176,46 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_service_pb2.BatchGetStockResponse, _abc.Awaitable[_inventory_service_pb2.BatchGetStockResponse]]:
         """Reads up to 2,000 levels; SKUs that were never stocked are left out."""
+
+    @_abc_1.abstractmethod
+    def ListReservations(
+        self,
+        request: _inventory_service_pb2.ListReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_service_pb2.ListReservationsResponse, _abc.Awaitable[_inventory_service_pb2.ListReservationsResponse]]:
+        """Lists open reservations, the oldest first. One that stays long is its order's affair: nothing else frees it."""
+
+    @_abc_1.abstractmethod
+    def ListMovements(
+        self,
+        request: _inventory_service_pb2.ListMovementsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_service_pb2.ListMovementsResponse, _abc.Awaitable[_inventory_service_pb2.ListMovementsResponse]]:
+        """Lists the movements of a SKU, the newest first."""
+
+    @_abc_1.abstractmethod
+    def CreateLocation(
+        self,
+        request: _inventory_service_pb2.CreateLocationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_location_pb2.Location, _abc.Awaitable[_location_pb2.Location]]:
+        """Adds a location. ALREADY_EXISTS if the id is taken by one that differs."""
+
+    @_abc_1.abstractmethod
+    def UpdateLocation(
+        self,
+        request: _inventory_service_pb2.UpdateLocationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_location_pb2.Location, _abc.Awaitable[_location_pb2.Location]]:
+        """Changes the fields named by the mask. ABORTED if the etag is stale."""
+
+    @_abc_1.abstractmethod
+    def ListLocations(
+        self,
+        request: _inventory_service_pb2.ListLocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_service_pb2.ListLocationsResponse, _abc.Awaitable[_inventory_service_pb2.ListLocationsResponse]]:
+        """Lists the locations in the order in which orders are served from them."""
 
     @_abc_1.abstractmethod
     def StreamAvailability(

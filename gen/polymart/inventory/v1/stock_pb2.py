@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polymart/inventory/v1/stock.proto\x12\x15polymart.inventory.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x02\n\nStockLevel\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07on_hand\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08reserved\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x17\n\tavailable\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12?\n\x0c\x61vailability\x18\x05 \x01(\x0e\x32#.polymart.inventory.v1.AvailabilityB\x04\xe2\x41\x01\x03\x12\"\n\x14\x61vailability_version\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03*s\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41VAILABILITY_IN_STOCK\x10\x01\x12\x14\n\x10\x41VAILABILITY_LOW\x10\x02\x12\x14\n\x10\x41VAILABILITY_OUT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polymart/inventory/v1/stock.proto\x12\x15polymart.inventory.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\x02\n\nStockLevel\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07on_hand\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08reserved\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x17\n\tavailable\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12?\n\x0c\x61vailability\x18\x05 \x01(\x0e\x32#.polymart.inventory.v1.AvailabilityB\x04\xe2\x41\x01\x03\x12\"\n\x14\x61vailability_version\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1a\n\x0csafety_stock\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x17\n\tlow_stock\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12=\n\tlocations\x18\n \x03(\x0b\x32$.polymart.inventory.v1.LocationStockB\x04\xe2\x41\x01\x03\"Z\n\rLocationStock\x12\x13\n\x0blocation_id\x18\x01 \x01(\t\x12\x0f\n\x07on_hand\x18\x02 \x01(\x03\x12\x10\n\x08reserved\x18\x03 \x01(\x03\x12\x11\n\tavailable\x18\x04 \x01(\x03*s\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41VAILABILITY_IN_STOCK\x10\x01\x12\x14\n\x10\x41VAILABILITY_LOW\x10\x02\x12\x14\n\x10\x41VAILABILITY_OUT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,8 +47,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOCKLEVEL'].fields_by_name['availability_version']._serialized_options = b'\342A\001\003'
   _globals['_STOCKLEVEL'].fields_by_name['update_time']._loaded_options = None
   _globals['_STOCKLEVEL'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
-  _globals['_AVAILABILITY']._serialized_start=388
-  _globals['_AVAILABILITY']._serialized_end=503
+  _globals['_STOCKLEVEL'].fields_by_name['safety_stock']._loaded_options = None
+  _globals['_STOCKLEVEL'].fields_by_name['safety_stock']._serialized_options = b'\342A\001\003'
+  _globals['_STOCKLEVEL'].fields_by_name['low_stock']._loaded_options = None
+  _globals['_STOCKLEVEL'].fields_by_name['low_stock']._serialized_options = b'\342A\001\003'
+  _globals['_STOCKLEVEL'].fields_by_name['locations']._loaded_options = None
+  _globals['_STOCKLEVEL'].fields_by_name['locations']._serialized_options = b'\342A\001\003'
+  _globals['_AVAILABILITY']._serialized_start=596
+  _globals['_AVAILABILITY']._serialized_end=711
   _globals['_STOCKLEVEL']._serialized_start=127
-  _globals['_STOCKLEVEL']._serialized_end=386
+  _globals['_STOCKLEVEL']._serialized_end=502
+  _globals['_LOCATIONSTOCK']._serialized_start=504
+  _globals['_LOCATIONSTOCK']._serialized_end=594
 # @@protoc_insertion_point(module_scope)

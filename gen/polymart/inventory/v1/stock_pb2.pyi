@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -29,7 +31,7 @@ class _AvailabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Availabi
     AVAILABILITY_IN_STOCK: _Availability.ValueType  # 1
     """More than a few."""
     AVAILABILITY_LOW: _Availability.ValueType  # 2
-    """Five or fewer."""
+    """A few: the SKU's low_stock or fewer."""
     AVAILABILITY_OUT: _Availability.ValueType  # 3
     """None."""
 
@@ -41,14 +43,14 @@ AVAILABILITY_UNSPECIFIED: Availability.ValueType  # 0
 AVAILABILITY_IN_STOCK: Availability.ValueType  # 1
 """More than a few."""
 AVAILABILITY_LOW: Availability.ValueType  # 2
-"""Five or fewer."""
+"""A few: the SKU's low_stock or fewer."""
 AVAILABILITY_OUT: Availability.ValueType  # 3
 """None."""
 Global___Availability: _TypeAlias = Availability  # noqa: Y015
 
 @_typing.final
 class StockLevel(_message.Message):
-    """How many units of one SKU there are."""
+    """How many units of one SKU there are, over all locations and at each."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -59,21 +61,32 @@ class StockLevel(_message.Message):
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     AVAILABILITY_VERSION_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    SAFETY_STOCK_FIELD_NUMBER: _builtins.int
+    LOW_STOCK_FIELD_NUMBER: _builtins.int
+    LOCATIONS_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The SKU."""
     on_hand: _builtins.int
-    """Units in the warehouse, reserved ones included; never negative."""
+    """Units in the warehouses, reserved ones included; never negative."""
     reserved: _builtins.int
     """Units held for orders that aren't settled; between 0 and on_hand."""
     available: _builtins.int
-    """Units that can be sold now: on_hand less reserved."""
+    """Units that can be sold now: on_hand less reserved and safety stock, 0 where that is less."""
     availability: Global___Availability.ValueType
     """What a shopper is told."""
     availability_version: _builtins.int
     """Raised each time availability flips, from 1."""
+    safety_stock: _builtins.int
+    """Units over all locations that are kept back from sale."""
+    low_stock: _builtins.int
+    """With this many available or fewer the SKU is low."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When anything of it last changed."""
+
+    @_builtins.property
+    def locations(self) -> _containers.RepeatedCompositeFieldContainer[Global___LocationStock]:
+        """Each location that ever had some, by id."""
 
     def __init__(
         self,
@@ -85,11 +98,48 @@ class StockLevel(_message.Message):
         availability: Global___Availability.ValueType = ...,
         availability_version: _builtins.int = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        safety_stock: _builtins.int = ...,
+        low_stock: _builtins.int = ...,
+        locations: _abc.Iterable[Global___LocationStock] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "availability_version", b"availability_version", "available", b"available", "on_hand", b"on_hand", "reserved", b"reserved", "sku", b"sku", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "availability_version", b"availability_version", "available", b"available", "locations", b"locations", "low_stock", b"low_stock", "on_hand", b"on_hand", "reserved", b"reserved", "safety_stock", b"safety_stock", "sku", b"sku", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StockLevel: _TypeAlias = StockLevel  # noqa: Y015
+
+@_typing.final
+class LocationStock(_message.Message):
+    """How many units of one SKU there are at one location."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCATION_ID_FIELD_NUMBER: _builtins.int
+    ON_HAND_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    location_id: _builtins.str
+    """The location."""
+    on_hand: _builtins.int
+    """Units there, reserved ones included."""
+    reserved: _builtins.int
+    """Units there that are held for orders."""
+    available: _builtins.int
+    """Units there that aren't: on_hand less reserved. Safety stock is kept over all locations, not in each."""
+    def __init__(
+        self,
+        *,
+        location_id: _builtins.str = ...,
+        on_hand: _builtins.int = ...,
+        reserved: _builtins.int = ...,
+        available: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "location_id", b"location_id", "on_hand", b"on_hand", "reserved", b"reserved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocationStock: _TypeAlias = LocationStock  # noqa: Y015

@@ -1,0 +1,164 @@
+"""`polymart stock`: explain a SKU's stock, and list reservations that stay open."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from polymart.inventory.v1 import inventory_service_pb2 as pb
+from polymart.inventory.v1.movement_pb2 import Movement, MovementKind
+from polymart.inventory.v1.reservation_pb2 import Reservation
+from polymart.inventory.v1.stock_pb2 import Availability, StockLevel
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ops.clients import Clients, asynchronous, clients, console, print_data
+from ops.orders import TIMEOUT, JsonOption
+
+app = typer.Typer(no_args_is_help=True, help="Explain stock: what there is, what is held for whom, what moved.")
+
+_PAGE = 500
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+OlderThan = Annotated[str, typer.Option(metavar="AGE", help="Only those older than that: 90s, 30m, 2h, 1d.")]
+
+
+@app.command()
+@asynchronous
+async def show(
+    sku: Annotated[str, typer.Argument(help="The SKU to explain.")],
+    limit: Annotated[int, typer.Option(min=1, max=_PAGE, help="At most so many reservations and movements.")] = 10,
+    json: JsonOption = False,
+) -> None:
+    """Show a SKU's units by location, the oldest open reservations of it and its last movements."""
+    async with clients() as c:
+        level = await c.inventory.GetStock(pb.GetStockRequest(sku=sku), timeout=TIMEOUT)
+        reservations = await open_reservations(c, pb.ListReservationsRequest(sku=sku), limit + 1)
+        movements = await c.inventory.ListMovements(pb.ListMovementsRequest(sku=sku, page_size=limit), timeout=TIMEOUT)
+    if json:
+        held = [_data(reservation) for reservation in reservations[:limit]]
+        print_data({"level": _data(level), "reservations": held, "movements": list(map(_data, movements.movements))})
+        return
+    show_level(console, level)
+    show_held(console, sku, reservations[:limit], more=len(reservations) > limit)
+    show_movements(console, movements.movements, more=bool(movements.next_page_token))
+
+
+@app.command()
+@asynchronous
+async def reservations(
+    older_than: OlderThan = "0s",
+    sku: Annotated[str, typer.Option(help="Only those that hold this SKU.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    json: JsonOption = False,
+) -> None:
+    """List open reservations, the oldest first. Only its order frees one: look there with `polymart order show`."""
+    request = pb.ListReservationsRequest(sku=sku)
+    request.created_before.FromDatetime(datetime.now(UTC) - age(older_than))
+    async with clients() as c:
+        found = await open_reservations(c, request, limit)
+    if json:
+        print_data([_data(reservation) for reservation in found])
+        return
+    table = Table("order", "since", "units", "SKUs", "locations")
+    for one in found:
+        units = sum(a.quantity for a in one.allocations)
+        skus = _some(sorted({a.sku for a in one.allocations}))
+        locations = _some(sorted({a.location_id for a in one.allocations}))
+        table.add_row(escape(one.order_id), _time(one.create_time), str(units), skus, locations)
+    console.print(table if found else "no open reservations")
+
+
+@app.command()
+@asynchronous
+async def locations(json: JsonOption = False) -> None:
+    """List the locations in the order in which orders are served from them."""
+    async with clients() as c:
+        answer = await c.inventory.ListLocations(pb.ListLocationsRequest(page_size=_PAGE), timeout=TIMEOUT)
+    if json:
+        print_data([_data(location) for location in answer.locations])
+        return
+    table = Table("location", "name", "priority")
+    for location in answer.locations:
+        table.add_row(escape(location.location_id), escape(location.display_name), str(location.priority))
+    console.print(table)
+
+
+async def open_reservations(c: Clients, request: pb.ListReservationsRequest, limit: int) -> list[Reservation]:
+    """Pages of them, together `limit` at most."""
+    request.page_size = min(limit, _PAGE)
+    found: list[Reservation] = []
+    while len(found) < limit:
+        page = await c.inventory.ListReservations(request, timeout=TIMEOUT)
+        found += page.reservations
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    return found[:limit]
+
+
+def age(text: str) -> timedelta:
+    """Raises ValueError for what isn't a number and a unit."""
+    if not (match := re.fullmatch(r"(\d{1,6})([smhd])", text)):
+        raise ValueError(f"{text}: write an age as 90s, 30m, 2h or 1d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def show_level(out: Console, level: StockLevel) -> None:
+    state = Availability.Name(level.availability).removeprefix("AVAILABILITY_")
+    table = Table("location", title=f"SKU {escape(level.sku)}: {state}", title_justify="left")
+    for name in ("on hand", "reserved", "safety stock", "available"):
+        table.add_column(name, justify="right")
+    for at in level.locations:
+        table.add_row(escape(at.location_id), str(at.on_hand), str(at.reserved), "", str(at.available))
+    table.add_section()
+    units = (level.on_hand, level.reserved, level.safety_stock, level.available)
+    table.add_row("in total", *map(str, units))
+    out.print(table)
+    out.print(f"low with {level.low_stock} available or fewer; flip {level.availability_version}", style="dim")
+
+
+def show_held(out: Console, sku: str, reservations: Sequence[Reservation], *, more: bool) -> None:
+    table = Table("order", "since", "held", title="open reservations, the oldest first", title_justify="left")
+    for one in reservations:
+        held = ", ".join(f"{a.quantity} at {a.location_id}" for a in one.allocations if a.sku == sku)
+        table.add_row(escape(one.order_id), _time(one.create_time), escape(held))
+    if more:
+        table.add_row("…", "", "")
+    out.print(table if reservations else "no open reservations")
+
+
+def show_movements(out: Console, movements: Sequence[Movement], *, more: bool) -> None:
+    table = Table("time", "what", "location", title="movements, the newest first", title_justify="left")
+    for name in ("on hand", "reserved"):
+        table.add_column(name, justify="right")
+    table.add_column("for")
+    for one in movements:
+        kind = MovementKind.Name(one.kind).removeprefix("MOVEMENT_KIND_")
+        about = f"order {one.order_id}" if one.order_id else one.reason
+        deltas = (_delta(one.on_hand_delta), _delta(one.reserved_delta))
+        table.add_row(_time(one.create_time), kind, escape(one.location_id), *deltas, escape(about))
+    if more:
+        table.add_row("…", "", "", "", "", "")
+    out.print(table if movements else "no movements")
+
+
+def _delta(units: int) -> str:
+    return f"{units:+}" if units else ""
+
+
+def _time(moment: Timestamp) -> str:
+    return moment.ToDatetime().isoformat(sep=" ", timespec="seconds")
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return escape(", ".join(names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _data(message: Message) -> object:
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
