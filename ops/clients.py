@@ -22,6 +22,7 @@ from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceStub
 from rich.console import Console
 
+from chassis.rpc.client import OPTIONS, ROUND_ROBIN
 from devstack.errors import EngineError
 from devstack.stack import StackInfo, default_home, load
 
@@ -41,7 +42,7 @@ problems = Console(stderr=True)
 
 
 # Over all addresses of a name, or of a target such as ipv4:127.0.0.1:5001,127.0.0.1:5002.
-_OPTIONS = (("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),)
+_OPTIONS = (("grpc.service_config", json.dumps(ROUND_ROBIN)), *OPTIONS)
 
 
 class Clients:

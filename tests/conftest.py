@@ -1,10 +1,12 @@
 """Engines for the tests: started once a session, on free loopback ports, thrown away after it.
 
 `postgres`, `nats`, `mongodb` and `search_engine` are real engines, each with the `url` of a user with all rights.
-`database` is the URL of a database of the test's own, `fresh_nats` a connection to newly made streams and consumers.
+`database` is the URL of a database of the test's own, `fresh_nats` a connection to newly made streams and consumers,
+`fresh_search` the URL of the search engine without an index.
 """
 
 import asyncio
+import json
 import os
 import secrets
 import signal
@@ -15,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import asyncpg
 import pytest
@@ -185,6 +188,16 @@ async def fresh_database(postgres: Engine) -> AsyncIterator[Callable[[], Awaitab
 @pytest.fixture
 async def database(fresh_database: Callable[[], Awaitable[str]]) -> str:
     return await fresh_database()
+
+
+@pytest.fixture
+def fresh_search(search_engine: Engine) -> str:
+    with urlopen(f"{search_engine.url}/_cat/indices?format=json", timeout=5) as answer:
+        names = [index["index"] for index in json.load(answer)]
+    for name in names:
+        if name.startswith("product"):
+            urlopen(Request(f"{search_engine.url}/{name}", method="DELETE"), timeout=5).close()
+    return search_engine.url
 
 
 @pytest.fixture

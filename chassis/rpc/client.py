@@ -19,6 +19,18 @@ S = TypeVar("S")
 
 DEFAULT_DEADLINE = 5.0
 
+ROUND_ROBIN: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # A peer that comes back is to be noticed soon.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Peers are never behind the proxy that the environment may name for the outside.
+    ("grpc.enable_http_proxy", 0),
+)
+
 
 class _Calls(grpc.aio.UnaryUnaryClientInterceptor):
     """Within the call in hand and its trace; 5 seconds where there is no other deadline."""
@@ -73,20 +85,8 @@ def channel(address: str, *, idempotent: Sequence[str] = ()) -> grpc.aio.Channel
         "backoffMultiplier": 3,
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
-    config: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
-    if names:
-        config["methodConfig"] = [{"name": names, "retryPolicy": retry}]
-    options = (
-        ("grpc.service_config", json.dumps(config)),
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
-        # A peer that comes back is to be noticed soon.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 1_000),
-        ("grpc.max_reconnect_backoff_ms", 1_000),
-        # Peers are never behind the proxy that the environment may name for the outside.
-        ("grpc.enable_http_proxy", 0),
-    )
+    config = {**ROUND_ROBIN, **({"methodConfig": [{"name": names, "retryPolicy": retry}]} if names else {})}
+    options = (("grpc.service_config", json.dumps(config)), *OPTIONS)
     return grpc.aio.insecure_channel(address, options=options, interceptors=[_Calls(), _Streams()])
 
 

@@ -36,7 +36,7 @@ class PostgresLocations:
 
     async def update(self, location_id: str, change: Callable[[Location], Location]) -> Location | None:
         async with self._db.transaction() as tx:
-            if (row := await tx.fetchrow(f"{_GET} FOR UPDATE", location_id)) is None:
+            if (row := await tx.fetchrow(f"{_GET} FOR NO KEY UPDATE", location_id)) is None:
                 return None
             after = change(Location(*row))
             row = await tx.fetchrow(_UPDATE, location_id, after.display_name, after.priority, after.version)

@@ -145,7 +145,8 @@ class PostgresBook:
         # Sorted, so that the rows are written in the order in which every batch comes to them.
         moved = sorted({(move.sku, move.location) for move in moves})
         by_sku = {level.sku: level for level in levels}
-        places = [(sku, location, by_sku[sku].at[location]) for sku, location in moved]
+        # What came and went within the batch left its level as it was.
+        places = [(sku, location, by_sku[sku].at[location]) for sku, location in moved if sku in by_sku]
         lines = [(hold.order_id, one) for hold in change.reserved for one in hold.allocations]
         if levels or holds:
             await self._tx.execute(

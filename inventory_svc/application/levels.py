@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Seque
 from chassis.errors import NotFound
 from chassis.ids import NewId, uuid7
 from inventory_svc.application.ports import Book, Warehouse
-from inventory_svc.domain.reservations import Change, unknown_locations
+from inventory_svc.domain.locations import unknown_locations
+from inventory_svc.domain.reservations import Change
 from inventory_svc.domain.stock import (
     Adjustment,
     AvailabilityChanged,

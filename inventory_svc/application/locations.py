@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 from chassis.errors import AlreadyExists, stale_etag
 from inventory_svc.application.ports import Locations
-from inventory_svc.domain.locations import Location
-from inventory_svc.domain.reservations import unknown_locations
+from inventory_svc.domain.locations import Location, unknown_locations
 
 
 async def create_location(location: Location, *, locations: Locations) -> Location:

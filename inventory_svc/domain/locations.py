@@ -1,8 +1,10 @@
 """Where stock lies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+
+from chassis.errors import NotFound
 
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -29,3 +31,8 @@ class Location:
     def same_as(self, other: "Location") -> bool:
         """Do both say the same, apart from when?"""
         return (self.display_name, self.priority) == (other.display_name, other.priority)
+
+
+def unknown_locations(ids: Sequence[str]) -> NotFound:
+    named = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    return NotFound(f"no such location: {named}", reason="LOCATION_NOT_FOUND")

@@ -20,8 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from chassis.errors import AlreadyExists, FailedPrecondition, NotFound
+from chassis.errors import AlreadyExists, FailedPrecondition
 from inventory_svc.domain.allocation import Allocation, Line, Shortage, allocate
+from inventory_svc.domain.locations import unknown_locations
 from inventory_svc.domain.stock import Flip, Kind, Level, Movement, Tally
 
 
@@ -247,11 +248,6 @@ def _same(command: Restock, known: Sequence[Allocation]) -> bool:
     wanted = {line.sku: line.quantity for line in command.lines}
     elsewhere = command.location and any(one.location != command.location for one in known)
     return wanted == {one.sku: one.quantity for one in known} and not elsewhere
-
-
-def unknown_locations(ids: Sequence[str]) -> NotFound:
-    named = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-    return NotFound(f"no such location: {named}", reason="LOCATION_NOT_FOUND")
 
 
 def _move(

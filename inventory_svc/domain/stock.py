@@ -83,7 +83,7 @@ class Level:
     @property
     def available(self) -> int:
         """Units that can be sold now."""
-        return max(0, self.on_hand - self.reserved - self.safety_stock)
+        return max(0, sum(units.on_hand - units.reserved for units in self.at.values()) - self.safety_stock)
 
     def free(self, location: str) -> int:
         """Units at a location that no order holds, safety stock included."""

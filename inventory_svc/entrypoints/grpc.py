@@ -9,7 +9,7 @@ from polymart.inventory.v1 import inventory_service_pb2_grpc, location_pb2, stoc
 
 from chassis.errors import InvalidArgument
 from chassis.rpc.mask import masked_paths
-from chassis.rpc.paging import PageToken, fingerprint, page_size
+from chassis.rpc.paging import page_size
 from chassis.rpc.validation import Validator
 from inventory_svc.application import levels as stock
 from inventory_svc.application.locations import create_location, update_location
@@ -25,6 +25,14 @@ from inventory_svc.entrypoints.mapping import (
     location_message,
     movement_message,
     reservation_message,
+)
+from inventory_svc.entrypoints.pages import (
+    location_position,
+    locations_page,
+    movement_position,
+    movements_page,
+    reservation_position,
+    reservations_page,
 )
 
 _MOST = 2_000
@@ -136,17 +144,11 @@ class InventoryServicer(inventory_service_pb2_grpc.InventoryServiceServicer):
         check.check(_printable(request.sku), "sku", "must be printable")
         before = _moment(check, request)
         check.done()
-        size, asked = page_size(request.page_size), fingerprint(request)
-        last = PageToken.decode(request.page_token, asked)
+        size = page_size(request.page_size)
         found = await self._ledger.open_reservations(
-            sku=request.sku,
-            before=before,
-            after=(datetime.fromisoformat(str(last["at"])), str(last["order"])) if last else None,
-            limit=size + 1,
+            sku=request.sku, before=before, after=reservation_position(request), limit=size + 1
         )
-        page, token = found[:size], ""
-        if len(found) > size:
-            token = PageToken.encode({"at": page[-1].created_at.isoformat(), "order": page[-1].order_id}, asked)
+        page, token = reservations_page(request, found, size)
         return pb.ListReservationsResponse(reservations=map(reservation_message, page), next_page_token=token)
 
     async def ListMovements(self, request: pb.ListMovementsRequest, context: object) -> pb.ListMovementsResponse:
@@ -154,13 +156,12 @@ class InventoryServicer(inventory_service_pb2_grpc.InventoryServiceServicer):
         check.check(_printable(request.sku), "sku", "must be printable")
         check.check(_printable(request.location_id), "location_id", "must be printable")
         check.done()
-        size, asked = page_size(request.page_size), fingerprint(request)
-        last = PageToken.decode(request.page_token, asked)
+        size = page_size(request.page_size)
         found = await self._ledger.movements(
-            request.sku, location=request.location_id, below=int(last["below"]) if last else None, limit=size + 1
+            request.sku, location=request.location_id, below=movement_position(request), limit=size + 1
         )
-        token = PageToken.encode({"below": found[size - 1].id}, asked) if len(found) > size else ""
-        return pb.ListMovementsResponse(movements=map(movement_message, found[:size]), next_page_token=token)
+        page, token = movements_page(request, found, size)
+        return pb.ListMovementsResponse(movements=map(movement_message, page), next_page_token=token)
 
     async def CreateLocation(self, request: pb.CreateLocationRequest, context: object) -> location_pb2.Location:
         check, given = Validator(request), request.location
@@ -185,14 +186,9 @@ class InventoryServicer(inventory_service_pb2_grpc.InventoryServiceServicer):
         return location_message(location)
 
     async def ListLocations(self, request: pb.ListLocationsRequest, context: object) -> pb.ListLocationsResponse:
-        size, asked = page_size(request.page_size), fingerprint(request)
-        last = PageToken.decode(request.page_token, asked)
-        found = await self._locations.page(
-            after=(int(last["priority"]), str(last["id"])) if last else None, limit=size + 1
-        )
-        page, token = found[:size], ""
-        if len(found) > size:
-            token = PageToken.encode({"priority": page[-1].priority, "id": page[-1].location_id}, asked)
+        size = page_size(request.page_size)
+        found = await self._locations.page(after=location_position(request), limit=size + 1)
+        page, token = locations_page(request, found, size)
         return pb.ListLocationsResponse(locations=map(location_message, page), next_page_token=token)
 
 

@@ -53,7 +53,7 @@ def product_to_document(product: Product) -> dict[str, Any]:
         "category_path": list(product.category_path),
         "attributes": [_attribute_to_document(name, v) for name, v in sorted(product.attributes.items())],
         "variants": [_variant_to_document(variant) for variant in product.variants],
-        # A list, since engines may read the dots of a SKU that is a key as a path.
+        # No SKU as a key: engines take a dot in it for a path.
         "availability": [[sku, a.level.value, a.version] for sku, a in sorted(product.availability.items())],
     }
     return document | {

@@ -4,14 +4,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic
 
-from chassis.errors import Unavailable
+from chassis.errors import Internal, Unavailable
 from search_svc.adapters.documents import (
     product_from_document,
     product_to_document,
     sku_from_document,
     sku_to_document,
 )
-from search_svc.adapters.engine import Engine, translated
+from search_svc.adapters.engine import Engine, is_outage, translated
 from search_svc.adapters.schema import PARTS, PRODUCTS
 from search_svc.application.ports import D, DocumentRefused, Documents, IndexMissing, Stored, Write
 from search_svc.domain.product import Product, SkuRecord
@@ -54,12 +54,16 @@ class ElasticDocuments(Generic[D]):
         conflicts: set[str] = set()
         refused: list[str] = []
         for body in _bodies(self._lines(writes)):
-            with translated():
-                answer = await self._engine.client.bulk(
-                    index=self._alias,
-                    operations=body,  # type: ignore[arg-type]  # lines that are JSON already
-                    require_alias=True,
-                )
+            try:
+                with translated():
+                    answer = await self._engine.client.bulk(
+                        index=self._alias,
+                        operations=body,  # type: ignore[arg-type]  # lines that are JSON already
+                        require_alias=True,
+                    )
+            except Internal as error:
+                # An id that is too long spoils the whole request.
+                raise DocumentRefused(str(error)) from error
             if not answer["errors"]:
                 continue
             for item in answer["items"]:
@@ -109,7 +113,7 @@ def _bodies(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 def _refusal(result: Mapping[str, Any]) -> str:
     """What is wrong with the document; raises Unavailable or IndexMissing where nothing is."""
-    if result["status"] == 429 or result["status"] >= 500:
+    if is_outage(result["status"]):
         raise Unavailable(f"the search engine answers {result['status']} to a write")
     error = result["error"]
     if error["type"] == "index_not_found_exception":

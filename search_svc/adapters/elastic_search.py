@@ -40,6 +40,7 @@ class ElasticProductSearch:
     async def search(self, query: Query, *, size: int, after: Position | None, fuzzy: bool) -> Results:
         by_relevance = query.sort is Sort.RELEVANCE and bool(query.text)
         filters = _filters(query)
+        counted: Position | None = None
         body: dict[str, Any] = {
             "query": _matching(query.text, fuzzy, _conditions(query)),
             "post_filter": _all(filters.values()),
@@ -52,10 +53,13 @@ class ElasticProductSearch:
             body["highlight"] = _highlight(query.text, fuzzy)
         if by_relevance:
             body["sort"] = [{"_score": "desc"}, *_BY_ID]
-            if after:
-                score, _, ties = after
-                body["search_after"] = [_just_above(float(score)), ""]
-                body["size"] = min(size + 1 + int(ties), _WINDOW)
+            if after and size + 1 + int(after[2]) > _WINDOW:
+                # Right where scores are compared as they are shown; osmem doesn't.
+                counted = after
+                body["search_after"] = list(after[:2])
+            elif after:
+                body["search_after"] = [_just_above(float(after[0])), ""]
+                body["size"] += int(after[2])
         else:
             body["sort"] = _BY_PRICE.get(query.sort, _BY_ID)
             body["track_scores"] = bool(query.text)
@@ -68,7 +72,7 @@ class ElasticProductSearch:
             )
         found = answer["hits"]["hits"]
         if by_relevance:
-            found = _behind(_with_ties(found), after)
+            found = _behind(_with_ties(found, counted), after)
         return Results(
             hits=[_hit(hit) for hit in found[:size]],
             total=answer["hits"]["total"]["value"],
@@ -173,10 +177,11 @@ def _aggregations(query: Query, filters: Mapping[str, Clause]) -> dict[str, Clau
         "brand": counted("brand", {"values": _terms("brand")}),
         "category": counted("category", {"values": _terms("categories")}),
     }
-    for name in query.attribute_facets:
+    # By number: engines refuse some characters in the name of an aggregation.
+    for number, name in enumerate(query.attribute_facets):
         values = _terms("attributes")
         values["terms"]["include"] = f"{_literally(attribute_term(name))}(.|\n)*"
-        aggregations[f"attributes.{name}"] = counted(f"attributes.{name}", {"values": values})
+        aggregations[f"attribute {number}"] = counted(f"attributes.{name}", {"values": values})
     return aggregations
 
 
@@ -186,9 +191,9 @@ def _terms(field: str) -> Clause:
 
 def _facets(query: Query, answer: Mapping[str, Any]) -> list[Facet]:
     facets = [Facet(name, _values(answer[name]["values"])) for name in ("brand", "category")]
-    for attribute in query.attribute_facets:
-        name = f"attributes.{attribute}"
-        facets.append(Facet(name, _values(answer[name]["values"], attribute_term(attribute))))
+    for number, name in enumerate(query.attribute_facets):
+        values = _values(answer[f"attribute {number}"]["values"], attribute_term(name))
+        facets.append(Facet(f"attributes.{name}", values))
     return facets
 
 
@@ -217,13 +222,14 @@ def _hit(hit: Mapping[str, Any]) -> Hit:
     )
 
 
-def _with_ties(hits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each hit's sort values with how many hits of its score there are up to it; the first hit's score is new."""
+def _with_ties(hits: Sequence[Mapping[str, Any]], counted: Position | None) -> list[dict[str, Any]]:
+    """Each hit's sort values with how many hits of its score there are up to it; those up to `counted` aren't among
+    the hits."""
     result: list[dict[str, Any]] = []
-    ties, last = 0, None
+    last, _, ties = counted or (None, "", 0)
     for hit in hits:
         score, key = hit["sort"]
-        ties = ties + 1 if score == last else 1
+        ties = int(ties) + 1 if score == last else 1
         last = score
         result.append({**hit, "sort": [float(score), key, ties]})
     return result

@@ -65,9 +65,15 @@ class Engine:
         return self._client
 
 
+def is_outage(status: int) -> bool:
+    """Does an answer of this status say nothing about the request itself? A key that expired or an index that is
+    blocked will be mended, and then the same request is right."""
+    return status in (401, 403, 408, 429) or status >= 500
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raises Unavailable for outages and overload, IndexMissing, and Internal for what else the engine refuses."""
+    """Raises Unavailable for what isn't the request's fault, IndexMissing, and Internal for what else is refused."""
     try:
         yield
     except TransportError as error:

@@ -1,11 +1,12 @@
 """The indices: their mappings, their making, and the record of who fills them."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from elasticsearch import BadRequestError, ConflictError
+from elasticsearch import BadRequestError, ConflictError, NotFoundError
 
 from chassis.errors import Unavailable
 from search_svc.adapters.engine import Engine, translated
@@ -215,17 +216,20 @@ class Indices:
             except BadRequestError as error:
                 if error.error != "resource_already_exists_exception":
                     raise
+                if aliased:
+                    # Somebody came first, or the index has lost its alias.
+                    await self._engine.client.indices.put_alias(index=name, name=alias)
         return name
 
     async def _replace(self, alias: str, old: _Existing) -> None:
         new = await self._create(alias, aliased=False)
-        with translated():
-            await self._engine.client.indices.update_aliases(
-                actions=[
-                    {"remove_index": {"index": old.name}},
-                    {"add": {"index": new, "alias": alias}},
-                ]
-            )
+        actions: list[dict[str, Any]] = [
+            {"remove_index": {"index": old.name}},
+            {"add": {"index": new, "alias": alias}},
+        ]
+        # Where the old one is gone, somebody else has replaced it.
+        with translated(), contextlib.suppress(NotFoundError):
+            await self._engine.client.indices.update_aliases(actions=actions)
 
 
 def _check_version(existing: Mapping[str, _Existing]) -> None:

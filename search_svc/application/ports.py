@@ -52,8 +52,8 @@ class Documents(Protocol[D]):
         ...
 
     async def write(self, writes: Sequence[Write[D]]) -> set[str]:
-        """The keys that someone else wrote meanwhile, where nothing was done. Raises DocumentRefused after writing
-        the others, IndexMissing, Unavailable."""
+        """The keys that someone else wrote meanwhile, where nothing was done. Raises DocumentRefused, IndexMissing,
+        Unavailable; some or all of the others are written then."""
         ...
 
 

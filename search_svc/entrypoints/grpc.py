@@ -27,6 +27,7 @@ _FACETS = 10
 _ATTRIBUTES = 50
 _VALUES = 200
 _PAGE, _LARGEST_PAGE = 20, 100
+_HIGHEST_SCORE = 1e30  # far above all that occur, and within 32 bits
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -126,9 +127,13 @@ def _price(check: Validator, price: pb.PriceRange) -> PriceRange:
 
 def _position(token: Mapping[str, str | int], query: Query) -> Position | None:
     """None where the token is forged."""
-    match json.loads(str(token.get("after", "null"))), query.sort:
-        case [float(score), str(product_id), int(ties)], Sort.RELEVANCE if query.text and score > 0 and ties > 0:
-            return score, product_id, ties
+    try:
+        position = json.loads(str(token.get("after")))
+    except ValueError:
+        return None
+    match position, query.sort:
+        case [float(score), str(product_id), int(ties)], Sort.RELEVANCE if query.text:
+            return (score, product_id, ties) if 0 < score < _HIGHEST_SCORE and ties > 0 else None
         case [str(product_id)], Sort.RELEVANCE if not query.text:
             return (product_id,)
         case [str(price), str(product_id)], Sort.PRICE_ASC | Sort.PRICE_DESC:

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import TypeVar
 from uuid import uuid4
@@ -76,17 +77,21 @@ class Shop:
                 )
             ),
             timeout=TIMEOUT,
+            wait_for_ready=True,
         )
         if stock is not None:
             counts = [inventory.StockCount(sku=sku, on_hand=stock) for sku in skus]
-            await self.clients.inventory.SetStock(inventory.SetStockRequest(counts=counts), timeout=TIMEOUT)
+            await self.clients.inventory.SetStock(
+                inventory.SetStockRequest(counts=counts), timeout=TIMEOUT, wait_for_ready=True
+            )
         return skus
 
     async def customer(self) -> str:
         """A new customer's id."""
         name = f"c-{secrets.token_hex(5)}"
         customer = Customer(customer_id=name, display_name=name, email=f"{name}@shop.example")
-        await self.clients.customers.CreateCustomer(CreateCustomerRequest(customer=customer), timeout=TIMEOUT)
+        request = CreateCustomerRequest(customer=customer)
+        await self.clients.customers.CreateCustomer(request, timeout=TIMEOUT, wait_for_ready=True)
         return name
 
     async def place(
@@ -122,9 +127,13 @@ class Shop:
         return reason_name(await self.settled(order))
 
     async def stock(self, sku: str) -> StockLevel:
-        return await self.clients.inventory.GetStock(inventory.GetStockRequest(sku=sku), timeout=TIMEOUT)
+        return await self.clients.inventory.GetStock(
+            inventory.GetStockRequest(sku=sku), timeout=TIMEOUT, wait_for_ready=True
+        )
 
-    async def load(self, skus: Sequence[str], orders: int, *, in_flight: int = 8, customer: str = "") -> list[Order]:
+    async def load(
+        self, skus: Sequence[str], orders: int, *, in_flight: int = 8, customer: str = "", first: int = 0
+    ) -> list[Order]:
         """Place so many orders of two lines each, a tenth of them with a card that is declined."""
         slots = asyncio.Semaphore(in_flight)
 
@@ -134,7 +143,31 @@ class Shop:
                 token = "tok_declined" if number % 10 == 9 else "tok_approved"
                 return await self.place(*lines, token=token, customer=customer)
 
-        return list(await asyncio.gather(*map(one, range(orders))))
+        return list(await asyncio.gather(*map(one, range(first, first + orders))))
+
+    @asynccontextmanager
+    async def under_load(self, skus: Sequence[str], *, customer: str = "") -> AsyncIterator[list[Order]]:
+        """Orders go on being placed while the block lasts, up to 40 a second; yields the list of those placed so far.
+
+        Leaving the block waits for those in hand: by then every one has been answered.
+        """
+        placed: list[Order] = []
+        over = asyncio.Event()
+
+        async def buyer(number: int) -> None:
+            while not over.is_set():
+                placed.extend(await self.load(skus, 1, customer=customer, first=len(placed) + number))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await over.wait()
+
+        async with asyncio.TaskGroup() as buyers:
+            for number in range(4):
+                buyers.create_task(buyer(number))
+            try:
+                yield placed
+            finally:
+                over.set()
 
     async def invariants_hold(self) -> None:
         """Everything settles, and all stores agree."""

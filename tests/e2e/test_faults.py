@@ -2,6 +2,9 @@
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
 
 import asyncpg
 import pytest
@@ -11,7 +14,7 @@ from polymart.search.v1.search_service_pb2 import SearchProductsRequest
 from devstack.stack import ALL_SERVICES
 from tests.e2e.shop import TIMEOUT, Shop, until
 
-LOAD = 60
+OUTAGE = 5.0
 
 
 async def settle(shop: Shop, orders: list[Order]) -> None:
@@ -64,44 +67,46 @@ async def test_a_search_engine_that_lost_everything_is_filled_again(shop: Shop) 
 
 async def test_a_broker_killed_under_load_loses_nothing(shop: Shop) -> None:
     skus = await shop.product(variants=3)
-    load = asyncio.create_task(shop.load(skus, LOAD))
-    await until_placed(shop, skus)
-    await shop.stack.kill_engine("nats")
-    try:
-        # Accepted without a broker, so that outboxes hold messages when it comes back.
-        during = await shop.load(skus, 10)
-        connection = await asyncpg.connect(shop.stack.auditor_urls()["order"])
-        assert await connection.fetchval("SELECT count(*) FROM outbox") >= 10
-        await connection.close()
-        assert not await until_after(5.0, load)
-    finally:
-        await shop.stack.restart_engine("nats")
-    await settle(shop, [*during, *await load])
+    async with shop.under_load(skus) as orders:
+        await until_more(orders, 20)
+        await shop.stack.kill_engine("nats")
+        try:
+            # Accepted without a broker, so that outboxes hold messages when it comes back.
+            began = monotonic()
+            await until_more(orders, 20)
+            connection = await asyncpg.connect(shop.stack.auditor_urls()["order"])
+            assert await connection.fetchval("SELECT count(*) FROM outbox") >= 20
+            await connection.close()
+            await until(lambda: after(began + OUTAGE), "the end of the outage")
+        finally:
+            await shop.stack.restart_engine("nats")
+        await until_more(orders, 20)
+    await settle(shop, orders)
 
 
-async def until_placed(shop: Shop, skus: list[str]) -> None:
-    """Until the load has got somewhere."""
+async def until_more(orders: list[Order], count: int) -> None:
+    """Until so many more orders were placed than now."""
+    wanted = len(orders) + count
 
-    async def sold() -> bool:
-        return (await shop.stock(skus[0])).on_hand < 1000
+    async def placed() -> bool:
+        return len(orders) >= wanted
 
-    await until(sold, "the first sale")
+    await until(placed, f"{count} more orders")
 
 
-async def until_after(seconds: float, task: "asyncio.Task[object]") -> bool:
-    """Gives the outage its time; whether the load had failed meanwhile."""
-    await asyncio.wait({task}, timeout=seconds)
-    return task.done() and task.exception() is not None
+async def after(moment: float) -> bool:
+    return monotonic() >= moment
 
 
 @pytest.mark.parametrize("service", ALL_SERVICES)
 async def test_a_service_killed_under_load_loses_nothing(shop: Shop, service: str) -> None:
     skus, customer = await shop.product(variants=3), await shop.customer()
-    load = asyncio.create_task(shop.load(skus, LOAD, customer=customer))
-    await until_placed(shop, skus)
-    await shop.stack.kill_service(service)
-    await shop.stack.restart_service(service)
-    await settle(shop, await load)
+    async with shop.under_load(skus, customer=customer) as orders:
+        await until_more(orders, 20)
+        await shop.stack.kill_service(service)
+        await shop.stack.restart_service(service)
+        await until_more(orders, 20)
+    await settle(shop, orders)
 
 
 @pytest.mark.parametrize("service", ["order_svc", "inventory_svc", "search_svc"])
@@ -110,27 +115,37 @@ async def test_two_replicas_share_the_load_and_one_may_die(shop: Shop, service: 
     await shop.stack.start_service(service, replica=2)
     both = Shop(shop.stack, replicated=service)
     try:
-        load = asyncio.create_task(both.load(skus, LOAD))
-        searches = asyncio.create_task(search_until(both, load))
-        await until_placed(shop, skus)
-        await shop.stack.kill_service(service, replica=2)
-        await settle(shop, await load)
-        assert await searches > 10
+        async with both.under_load(skus) as orders, searched(both) as answers:
+            await until_more(orders, 20)
+            await shop.stack.kill_service(service, replica=2)
+            before = len(answers)
+            await until_more(orders, 20)
+        assert len(answers) > before > 0
+        await settle(shop, orders)
     finally:
         await both.close()
         await shop.stack.stop_service(service, replica=2)
 
 
-async def search_until(shop: Shop, load: "asyncio.Task[list[Order]]") -> int:
-    """Search as long as orders are placed; how many answers there were. None may be missing in the end."""
-    request, answers = SearchProductsRequest(text="test product", page_size=1), 0
+@asynccontextmanager
+async def searched(shop: Shop) -> AsyncIterator[list[int]]:
+    """Searches one after the other while the block lasts; yields the list of their totals. None may go unanswered."""
+    request, totals = SearchProductsRequest(text="test product", page_size=1), list[int]()
 
-    async def answered() -> bool:
-        return (await shop.clients.search.SearchProducts(request, timeout=5)).total_size > 0
+    async def answered() -> int:
+        return (await shop.clients.search.SearchProducts(request, timeout=5)).total_size
 
-    while not load.done():
-        answers += await until(answered, "an answer of search")
-    return answers
+    async def search() -> None:
+        while True:
+            totals.append(await until(answered, "an answer of search"))
+
+    searching = asyncio.create_task(search())
+    try:
+        yield totals
+    finally:
+        searching.cancel()
+        with suppress(asyncio.CancelledError):
+            await searching
 
 
 async def test_postgresql_stopped_turns_its_services_not_serving_and_back(shop: Shop) -> None:

@@ -69,6 +69,31 @@ ALTERATIONS = {
     "stock that no movement explains": (
         "inventory_svc", "UPDATE stock SET on_hand = on_hand + 1 WHERE sku = '{sku}'",
         "UPDATE stock SET on_hand = on_hand - 1 WHERE sku = '{sku}'", "{sku}"),
+    "units at a location that no movement brought there": (
+        "inventory_svc", "INSERT INTO locations (location_id, display_name, priority) VALUES ('attic', '', 9); "
+        "INSERT INTO stock (sku, location_id, on_hand, reserved) VALUES ('{sku}', 'attic', 3, 0)",
+        "DELETE FROM stock WHERE location_id = 'attic'; DELETE FROM locations WHERE location_id = 'attic'",
+        "SKU {sku} at attic has 3 on hand"),
+    "movements of stock that is gone": (
+        "inventory_svc", "CREATE TABLE kept AS SELECT * FROM stock WHERE sku = '{sku}'; "
+        "DELETE FROM stock WHERE sku = '{sku}'", "INSERT INTO stock SELECT * FROM kept; DROP TABLE kept",
+        "SKU {sku} at main has movements"),
+    "a movement that never was": (
+        "inventory_svc", "INSERT INTO movements (sku, location_id, kind, on_hand_delta, reserved_delta, operation_id) "
+        "VALUES ('{sku}', 'main', 'ADJUST', -1, 0, 'verify')", "DELETE FROM movements WHERE operation_id = 'verify'",
+        "SKU {sku} at main"),
+    "more units sold than there were": (
+        "inventory_svc", "INSERT INTO movements (sku, location_id, kind, on_hand_delta, reserved_delta, operation_id) "
+        "SELECT '{sku}', 'main', 'ADJUST', delta, 0, 'verify' || delta FROM (VALUES (-99), (99)) AS v (delta)",
+        "DELETE FROM movements WHERE operation_id LIKE 'verify%'", "SKU {sku} at main was sold beyond"),
+    "an availability that the units don't mean": (
+        "inventory_svc", "UPDATE items SET availability = 'LOW' WHERE sku = '{sku}'",
+        "UPDATE items SET availability = 'IN_STOCK' WHERE sku = '{sku}'", "SKU {sku} is announced as LOW"),
+    "a return of more than was bought": (
+        "inventory_svc", "INSERT INTO movements "
+        "(sku, location_id, kind, on_hand_delta, reserved_delta, order_id, operation_id) "
+        "VALUES ('{sku}', 'main', 'RESTOCK', 2, 0, '{confirmed}', 'verify')",
+        "DELETE FROM movements WHERE operation_id = 'verify'", "{confirmed} returned more than it took"),
     "units reserved for nobody": (
         "inventory_svc", "UPDATE stock SET reserved = reserved + 1 WHERE sku = '{sku}'",
         "UPDATE stock SET reserved = reserved - 1 WHERE sku = '{sku}'", "{sku}"),

@@ -32,6 +32,7 @@ from polymart.inventory.v1.movement_pb2 import (
 from polymart.inventory.v1.reservation_pb2 import Allocation
 from polymart.inventory.v1.stock_pb2 import AVAILABILITY_IN_STOCK, AVAILABILITY_OUT
 
+from chassis.rpc.paging import PageToken, fingerprint
 from tests.integration.inventory.support import FAULTS, Stage, count, reason_of, reserve, units, violations_of
 
 
@@ -266,6 +267,34 @@ async def test_every_movement_is_listed_with_its_reason_the_newest_first(
     north = await stock.ListMovements(pb.ListMovementsRequest(sku="A", location_id="north"), timeout=5)
     assert [m.on_hand_delta for m in north.movements] == [1, 9]
     assert north.movements[0].operation_id == back.request_id
+
+
+async def test_a_page_holds_no_more_than_an_answer_may(stock: InventoryServiceStub, db: asyncpg.Connection) -> None:
+    await db.execute("INSERT INTO holds SELECT 'o' || n, 'RESERVED' FROM generate_series(1, 25) n")
+    await db.execute(
+        "INSERT INTO reservations SELECT 'o' || n, 's' || s, repeat('x', 64), 1 "
+        "FROM generate_series(1, 25) n, generate_series(1, 1000) s"
+    )
+    request, sizes = pb.ListReservationsRequest(page_size=500), []
+    while not sizes or request.page_token:
+        page = await stock.ListReservations(request, timeout=10)
+        sizes.append(len(page.reservations))
+        request.page_token = page.next_page_token
+    assert sizes == [10, 10, 5]
+
+
+@pytest.mark.parametrize("position", [{}, {"at": "soon", "order": "o"}, {"below": 2**70}, {"priority": 2**40, "id": ""},
+                                      {"at": "2026-01-01T00:00:00+00:00", "order": "nul\0"}])  # fmt: skip
+async def test_a_made_up_page_token_is_refused(stock: InventoryServiceStub, position: dict[str, str | int]) -> None:
+    for call, request in (
+        (stock.ListReservations, pb.ListReservationsRequest()),
+        (stock.ListMovements, pb.ListMovementsRequest(sku="A")),
+        (stock.ListLocations, pb.ListLocationsRequest()),
+    ):
+        request.page_token = PageToken.encode(position, fingerprint(request)) if position else "no token"
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await call(request, timeout=5)
+        assert violations_of(failure.value) == {"page_token"}
 
 
 async def test_an_unknown_location_is_refused_whole(stock: InventoryServiceStub, db: asyncpg.Connection) -> None:

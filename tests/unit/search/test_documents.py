@@ -3,9 +3,7 @@
 import json
 
 from hypothesis import given
-from hypothesis import strategies as st
 
-from chassis.money import Money
 from search_svc.adapters.documents import (
     price_key,
     product_from_document,
@@ -15,37 +13,11 @@ from search_svc.adapters.documents import (
     sku_to_document,
 )
 from search_svc.adapters.schema import _MAPPINGS, PARTS, PRODUCTS
-from search_svc.domain.product import Availability, Product, SkuAvailability, SkuRecord, Variant
-
-text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-availabilities = st.builds(SkuAvailability, st.sampled_from(Availability), st.integers(1, 2**62))
-values = text | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
-amounts = st.integers(0, 9 * 10**18)
-variants = st.builds(
-    Variant,
-    sku=text.filter(bool),
-    price=st.builds(Money, st.sampled_from(["GBP", "USD"]), amounts),
-    name=text,
-    eans=st.lists(st.from_regex("[0-9]{8}", fullmatch=True), max_size=2).map(tuple),
-    untracked=st.booleans(),
-)
-live = st.builds(
-    Product,
-    product_id=text,
-    version=st.integers(1, 2**62),
-    deleted=st.just(False),
-    name=text,
-    description=text,
-    brand=text,
-    category_path=st.lists(text, max_size=3).map(tuple),
-    attributes=st.dictionaries(text, values, max_size=4),
-    variants=st.lists(variants, min_size=1, max_size=3).map(tuple),
-    availability=st.dictionaries(text, availabilities, max_size=3),
-)
-products = live | st.builds(Product, text, st.integers(1, 2**62), deleted=st.just(True))
+from search_svc.domain.product import Product, SkuRecord
+from tests.unit.search import strategies as some
 
 
-@given(products)
+@given(some.products)
 def test_a_product_comes_back_from_its_document_as_it_was(product: Product) -> None:
     document = json.loads(json.dumps(product_to_document(product)))
     again = product_from_document(document)
@@ -54,14 +26,14 @@ def test_a_product_comes_back_from_its_document_as_it_was(product: Product) -> N
     assert document.keys() <= _MAPPINGS[PRODUCTS].keys()
 
 
-@given(st.none() | availabilities, st.frozensets(text))
-def test_a_sku_comes_back_from_its_document_as_it_was(known: SkuAvailability | None, ids: frozenset[str]) -> None:
-    document = json.loads(json.dumps(sku_to_document(SkuRecord("A", known, ids))))
-    assert sku_from_document("A", document) == SkuRecord("A", known, ids)
+@given(some.skus)
+def test_a_sku_comes_back_from_its_document_as_it_was(record: SkuRecord) -> None:
+    document = json.loads(json.dumps(sku_to_document(record)))
+    assert sku_from_document(record.sku, document) == record
     assert document.keys() <= _MAPPINGS[PARTS].keys()
 
 
-@given(amounts, amounts)
+@given(some.amounts, some.amounts)
 def test_price_keys_sort_as_amounts(one: int, other: int) -> None:
     assert (price_key("GBP", one) < price_key("GBP", other)) == (one < other)
 

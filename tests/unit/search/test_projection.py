@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from chassis.errors import Aborted
 from chassis.money import Money
+from search_svc.adapters.memory_index import MemoryIndex
 from search_svc.application.ports import DocumentRefused
 from search_svc.application.projection import apply_availability, apply_products
 from search_svc.domain.product import Availability, Product, SkuAvailability, SkuRecord, Variant
-from tests.unit.search.memory import MemoryIndex
 
 PRICE = Money.parse("GBP", "1.00")
 SKUS = ("A", "B", "C")

@@ -1,0 +1,86 @@
+"""Positions of the lists' pages, as tokens and back. A token that holds no position is INVALID_ARGUMENT."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from polymart.inventory.v1 import inventory_service_pb2 as pb
+
+from chassis.errors import InvalidArgument, Violation
+from chassis.rpc.paging import PageToken, Position, fingerprint
+from inventory_svc.application.ports import Entry, Reservation
+from inventory_svc.domain.locations import Location
+
+T = TypeVar("T")
+
+Request = pb.ListReservationsRequest | pb.ListMovementsRequest | pb.ListLocationsRequest
+
+# An order may have a thousand lines, and an answer 4 MB.
+MOST_ALLOCATIONS = 10_000
+
+
+def reservation_position(request: pb.ListReservationsRequest) -> tuple[datetime, str] | None:
+    return _position(request, lambda at: (datetime.fromisoformat(_text(at["at"])).astimezone(UTC), _text(at["order"])))
+
+
+def movement_position(request: pb.ListMovementsRequest) -> int | None:
+    return _position(request, lambda at: _number(at["below"], 2**63))
+
+
+def location_position(request: pb.ListLocationsRequest) -> tuple[int, str] | None:
+    return _position(request, lambda at: (_number(at["priority"], 2**31), _text(at["id"])))
+
+
+def reservations_page(
+    request: pb.ListReservationsRequest, found: Sequence[Reservation], size: int
+) -> tuple[Sequence[Reservation], str]:
+    """Those of `found` that fit on a page, one at least, and the token of the next."""
+    fitting, allocations = 0, 0
+    for reservation in found[:size]:
+        allocations += len(reservation.allocations)
+        if fitting and allocations > MOST_ALLOCATIONS:
+            break
+        fitting += 1
+    page = found[:fitting]
+    last = {"at": page[-1].created_at.isoformat(), "order": page[-1].order_id} if page else {}
+    return page, _token(request, last, more=len(found) > fitting)
+
+
+def movements_page(request: pb.ListMovementsRequest, found: Sequence[Entry], size: int) -> tuple[Sequence[Entry], str]:
+    page = found[:size]
+    return page, _token(request, {"below": page[-1].id} if page else {}, more=len(found) > size)
+
+
+def locations_page(
+    request: pb.ListLocationsRequest, found: Sequence[Location], size: int
+) -> tuple[Sequence[Location], str]:
+    page = found[:size]
+    last: Position = {"priority": page[-1].priority, "id": page[-1].location_id} if page else {}
+    return page, _token(request, last, more=len(found) > size)
+
+
+def _token(request: Request, last: Position, *, more: bool) -> str:
+    return PageToken.encode(last, fingerprint(request)) if more else ""
+
+
+def _position(request: Request, read: Callable[[Mapping[str, str | int]], T]) -> T | None:
+    """None for the first page."""
+    position = PageToken.decode(request.page_token, fingerprint(request))
+    if not position:
+        return None
+    try:
+        return read(position)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise InvalidArgument([Violation("page_token", "is not a token of this service")]) from None
+
+
+def _text(value: str | int) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def _number(value: str | int, limit: int) -> int:
+    if not isinstance(value, int) or not -limit <= value < limit:
+        raise ValueError
+    return value
