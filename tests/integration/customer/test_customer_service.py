@@ -37,6 +37,7 @@ from chassis.errors import (
     NotFound,
     PolymartError,
     ResourceExhausted,
+    Unavailable,
 )
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.nats import Nats, ensure_topology
@@ -44,7 +45,7 @@ from chassis.rpc.client import RpcClient, translated
 from chassis.service import start
 from customer_svc.bootstrap import build, migrate
 from customer_svc.config import CustomerConfig
-from tests.conftest import NatsServer, until
+from tests.conftest import NatsServer, free_port, until
 
 Published = Callable[[], Awaitable[list[Message]]]
 
@@ -109,7 +110,10 @@ class Client:
 
 @pytest.fixture
 async def client(own_nats: NatsServer, database: str) -> AsyncIterator[Client]:
-    config = load(CustomerConfig, {"POLYMART_POSTGRES_URL": database, "POLYMART_NATS_URL": own_nats.url})
+    # Where others are asked for their parts of an export there is nobody.
+    others = {f"POLYMART_{name}_ADDRESS": f"127.0.0.1:{free_port()}" for name in ("ORDER", "NOTIFICATION")}
+    environ = {"POLYMART_POSTGRES_URL": database, "POLYMART_NATS_URL": own_nats.url, **others}
+    config = load(CustomerConfig, environ)
     await migrate(config)
     running = await start(build(config))
     await running.ready()
@@ -307,9 +311,10 @@ async def test_who_is_erased_is_nobody_any_more_and_what_was_published_cannot_be
     assert (await client.open("bob", other.personal_data)).customer.display_name == "Bob"
 
 
-async def test_an_export_is_refused_rather_than_incomplete(client: Client) -> None:
+async def test_an_export_fails_rather_than_be_incomplete(client: Client) -> None:
     await client.create(ADA)
-    await refused(client.export("ada"), FailedPrecondition, "EXPORT_NOT_CONFIGURED")
+    await refused(client.export("ada"), Unavailable, "UNAVAILABLE")
+    await refused(client.export("nobody"), NotFound, "CUSTOMER_NOT_FOUND")
 
 
 async def test_events_wait_while_nats_is_down_and_then_follow_in_order(client: Client, own_nats: NatsServer) -> None:

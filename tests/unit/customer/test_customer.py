@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polymart.customer.v1.customer_pb2 import PersonalData
 
+from chassis.errors import FailedPrecondition
 from customer_svc.adapters import sealing
+from customer_svc.adapters.grpc_records import GrpcRecords
 from customer_svc.application.ports import Unreadable
 from customer_svc.domain.address import Address
 from customer_svc.domain.customer import Customer, Details, Muted, detail_violations, id_violations
@@ -120,6 +122,14 @@ def test_a_code_proves_an_address_for_a_day_and_no_other_does(code: str, other: 
     assert verification.proven_by(code, now=now) == (seconds < 86_400)
     assert code == other or not verification.proven_by(other, now=now)
     assert (verification.wait(now=now) == timedelta(0)) == (seconds >= 60)
+
+
+async def test_an_export_without_the_others_addresses_is_refused() -> None:
+    nobody = GrpcRecords(None, None)
+    for records in (nobody.orders("c1"), nobody.notifications("c1")):
+        with pytest.raises(FailedPrecondition) as caught:
+            await anext(records)
+        assert caught.value.reason == "EXPORT_NOT_CONFIGURED"
 
 
 @given(st.binary(max_size=200), st.integers(min_value=0), st.integers(1, 255))
