@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from uuid import UUID
 
 from asyncpg import Record
 from google.protobuf.json_format import MessageToJson, Parse
@@ -30,6 +31,7 @@ SELECT * FROM unnest($1::text[], $2::bigint[]) AS r (customer_id, notifications)
 ON CONFLICT (customer_id) DO UPDATE SET last_number = recipients.last_number + EXCLUDED.last_number
 RETURNING customer_id, last_number, erased
 """
+_KNOWN = "SELECT notification_id FROM notifications WHERE notification_id = ANY ($1::uuid[])"
 _ADD = """
 INSERT INTO notifications (
     notification_id, customer_id, number, kind, subject, order_id, content,
@@ -84,7 +86,12 @@ class PostgresNotifications:
         self._changed = changed
 
     async def add(self, causes: Sequence[tuple[Notification, Envelope]], *, tx: Transaction) -> None:
-        numbered = await self._numbered(causes, tx)
+        known = {row["notification_id"] for row in await tx.fetch(_KNOWN, [n.notification_id for n, _ in causes])}
+        # Looked at first, so that messages that come again use up no numbers.
+        unknown = [(n, cause) for n, cause in causes if UUID(n.notification_id) not in known]
+        if not unknown:
+            return
+        numbered = await self._numbered(unknown, tx)
         notifications = [notification for notification, _ in numbered]
         facts = [notification.fact for notification in notifications]
         rows = await tx.fetch(

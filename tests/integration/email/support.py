@@ -265,7 +265,10 @@ class Shop:
     async def digest(self) -> dict[str, str]:
         """Of every table of the services."""
         digests = {}
-        for name, tables in {"customer": ["customers"], "notification": ["notifications", "inbox"]}.items():
+        for name, tables in {
+            "customer": ["customers"],
+            "notification": ["notifications", "recipients", "inbox"],
+        }.items():
             for table in tables:
                 query = f"SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {table} t"  # noqa: S608
                 digests[table] = (await self.rows(name, query))[0][0]

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import grpc
 import pytest
 from polymart.customer.v1.events_pb2 import CustomerErased, CustomerRegistered
 from polymart.email.v1.events_pb2 import NotificationFailed, NotificationSending, NotificationSent
@@ -45,7 +46,7 @@ from notification_svc.bootstrap import CREATED, build, migrate
 from notification_svc.config import NotificationConfig
 from notification_svc.domain.notification import Content, Notification, Report, Stage
 from notification_svc.entrypoints.messages import handlers
-from tests.conftest import Engine
+from tests.conftest import Engine, until
 
 WATCHING = ("notification watch", f"hints {CREATED}")
 TOTAL = Money.parse("GBP", "5.10").to_proto()
@@ -110,8 +111,8 @@ async def serving(config: NotificationConfig) -> AsyncIterator[RpcClient[Any]]:
     client = RpcClient(running.address, NotificationServiceStub)
     await client.open()
     yield client
-    await client.close()
     await running.drain_and_stop()
+    await client.close()
 
 
 @pytest.fixture
@@ -356,3 +357,28 @@ async def test_watchers_get_what_is_new_once_each_and_go_on_where_they_were(
             pass
     for call in (*watchers, everything, resumed):
         call.cancel()
+
+
+async def test_a_watch_that_a_stopping_replica_ends_goes_on_at_another(rig: Rig, config: NotificationConfig) -> None:
+    seen: list[NotificationMessage] = []
+
+    async def follow(client: RpcClient[Any]) -> grpc.StatusCode:
+        after = seen[-1].number if seen else 0
+        call = client.stub.WatchNotifications(WatchNotificationsRequest(customer_id="ada", after_number=after))
+        try:
+            async for notification in call:
+                seen.append(notification)
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        raise AssertionError("a watch has no end of its own")
+
+    for replica in range(3):
+        await rig.react(*(confirmed(f"o{replica}-{n}") for n in range(5)))
+        async with serving(config) as client:
+            following = asyncio.create_task(follow(client))
+            await rig.react(*(confirmed(f"p{replica}-{n}") for n in range(5)))
+            await until(lambda replica=replica: len(seen) == 10 * (replica + 1))  # type: ignore[misc]
+        assert await asyncio.wait_for(following, 10) is grpc.StatusCode.UNAVAILABLE
+    assert [n.notification_id for n in seen] == [
+        n.notification_id for n in sorted(await rig.all(), key=lambda stored: stored.number)
+    ]
