@@ -143,3 +143,33 @@ def test_what_is_sealed_opens_with_its_key_alone_and_only_unaltered(data: bytes,
     for wrong_key, wrong in ((sealing.new_key(), sealed), (key, bytes(altered)), (key, sealed[:20]), (key, b"")):
         with pytest.raises(Unreadable):
             sealing.unseal(wrong_key, wrong)
+
+
+STEPS = st.one_of(
+    st.fixed_dictionaries({"email": st.sampled_from(["", "a@example.org", "b@example.org"])}),
+    st.fixed_dictionaries({"country": st.sampled_from(["", "x"])}),
+    st.sampled_from(["verify", "erase"]),
+)
+
+
+@given(st.lists(STEPS))
+def test_whatever_happens_every_change_counts_and_only_the_proven_address_is_verified(
+    steps: list[Any],
+) -> None:
+    customer = Customer.register("c1", Details(email="a@example.org", addresses=(HOME,)), now=NOW)
+    proven: str | None = None
+    for step in steps:
+        if customer.erased and step != "erase":
+            continue  # the use cases refuse it
+        before = customer
+        if step == "verify":
+            customer, proven = customer.verified(now=NOW), customer.details.email
+        elif step == "erase":
+            customer = customer.forgotten(now=NOW)
+        else:
+            customer = customer.changed(step, now=NOW)
+        if customer.details.email != proven:
+            proven = None
+        assert customer.version == before.version + (customer != before)
+        assert customer.email_verified == (proven is not None and not customer.erased)
+        assert not customer.erased or customer.details == Details()
