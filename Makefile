@@ -9,7 +9,7 @@ SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 PACKAGES := chassis devstack ops catalog_svc customer_svc email_svc inventory_svc notification_svc order_svc payment_svc search_svc
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test test-all lint typing proto proto-check lock clean
+.PHONY: help install demo up down test test-all lint typing proto proto-check image lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,12 +39,13 @@ test: $(STAMP) ## Unit, contract, integration and end-to-end tests (under 10 min
 test-all: $(STAMP) ## Every test, the long ones too
 	@$(BIN)/pytest $(SIDE_BY_SIDE) $(ARGS)
 
-lint: $(STAMP) ## ruff, import layers, dependencies, protos
+lint: $(STAMP) ## ruff, import layers, dependencies, protos, Dockerfile
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/deptry .
 	@$(BIN)/python proto/generate.py --lint
+	@$(BIN)/hadolint Dockerfile
 
 typing: $(STAMP) ## mypy in strict mode
 	@$(BIN)/mypy
@@ -56,6 +57,9 @@ proto: $(STAMP) ## Regenerate gen/ and docs/events.md from proto/
 proto-check: $(STAMP) ## Fail when gen/ differs from what proto/ generates, or a change breaks the wire
 	@$(BIN)/python proto/generate.py --check
 	@$(BIN)/python proto/events_page.py --check
+
+image: ## Build the image of all services, tagged by the version, with Docker
+	@docker build --tag polymart:$$(awk -F '"' '/^version = /{print $$2; exit}' pyproject.toml) .
 
 lock: $(STAMP) ## Pin the dependencies anew (hashes, no addresses)
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

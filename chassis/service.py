@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn, Protocol, TypeVar
 
 import structlog
@@ -34,6 +35,8 @@ _RETRY = 0.25
 _LONGEST_RETRY = 2.0
 _HEALTHY_RUN = 60.0
 _LAST_FLUSH = 6.0
+# Seconds that a stop may take beyond `drain_seconds`: the relay's last flush, then closing everything.
+STOP_MARGIN = 25.0
 _EXIT_FAILED = 1
 _EXIT_USAGE = 2
 
@@ -109,7 +112,7 @@ class RunningService:
             self._serve_metrics()
             self.address = await self._server.start(self.service.config.grpc_address)
             for resource in self.service.resources:
-                await self._until_available(resource.open, f"{type(resource).__name__} to open", Unavailable)
+                await until_available(resource.open, f"{type(resource).__name__} to open", self._log)
                 self._opened.append(resource)
         except BaseException:
             await self._close()
@@ -128,23 +131,10 @@ class RunningService:
             raise CannotListen(reason) from error
         self.metrics_address = f"{address.rpartition(':')[0]}:{bound}"
 
-    async def _until_available(self, step: Callable[[], Awaitable[None]], what: str, expected: type[Exception]) -> None:
-        delay, known = _RETRY, ""
-        while True:
-            try:
-                return await step()
-            except expected as error:
-                text = str(error) or type(error).__name__
-            if text != known:
-                self._log.warning("waiting", what=what, error=text)
-                known = text
-            await asyncio.sleep(delay)
-            delay = min(delay * 1.5, _LONGEST_RETRY)
-
     async def _serve(self) -> None:
         if self.service.schema is not None:
             # Whatever is wrong with the database may be mended while this waits: a role or a grant that is missing.
-            await self._until_available(self.service.schema, "schema", Exception)
+            await until_available(self.service.schema, "schema", self._log, Exception)
         for worker in self.service.workers:
             task = asyncio.create_task(self._keep_running(worker), name=f"{self.service.name} {worker.name}")
             self._workers.append((worker, task))
@@ -254,6 +244,26 @@ class RunningService:
         await asyncio.to_thread(self._tracing.shutdown)
 
 
+async def until_available(
+    step: Callable[[], Awaitable[None]],
+    what: str,
+    logger: structlog.typing.FilteringBoundLogger,
+    expected: type[Exception] = Unavailable,
+) -> None:
+    """Repeat `step` for as long as it raises `expected`, and log what is waited for."""
+    delay, known = _RETRY, ""
+    while True:
+        try:
+            return await step()
+        except expected as error:
+            text = str(error) or type(error).__name__
+        if text != known:
+            logger.warning("waiting", what=what, error=text)
+            known = text
+        await asyncio.sleep(delay)
+        delay = min(delay * 1.5, _LONGEST_RETRY)
+
+
 async def _run_probe(probe: Callable[[], Awaitable[None]]) -> None:
     await probe()
 
@@ -304,26 +314,30 @@ def main(
     name: str,
     config_type: type[C],
     *,
-    build: Callable[[C], Service],
+    build: Callable[[C], Service] | None = None,
     migrate: Callable[[C], Awaitable[None]] | None = None,
 ) -> NoReturn:
-    """`python -m <name>` serves, `python -m <name> migrate` prepares the store.
+    """`python -m <name>` serves, `python -m <name> migrate` prepares the store; with `--wait` it waits for one that
+    can't be reached. What has nothing to serve has no `build`.
 
     Exits with 2 for what the caller must mend (arguments, settings, a taken address), with 1 for a failure.
     """
     import uvloop
 
     async def serve() -> None:
+        assert build is not None
         await run(build(config))
 
     async def prepare() -> None:
         if migrate is not None:
-            await migrate(config)
+            step = partial(migrate, config)
+            await (until_available(step, "the store", log) if "--wait" in arguments else step())
         log.info("migrated", service=name)
 
     arguments = sys.argv[1:]
-    if arguments not in ([], ["migrate"]):
-        _leave(_EXIT_USAGE, f"usage: python -m {name} [migrate]")
+    if arguments not in (*([[]] if build else []), ["migrate"], ["migrate", "--wait"]):
+        usage = "[migrate [--wait]]" if build else "migrate [--wait]"
+        _leave(_EXIT_USAGE, f"usage: python -m {name} {usage}")
     try:
         config = load(config_type)
     except ConfigError as error:

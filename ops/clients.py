@@ -14,6 +14,7 @@ import typer
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceStub
 from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceStub
 from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceStub
@@ -28,6 +29,7 @@ from devstack.stack import StackInfo, default_home, load
 
 if TYPE_CHECKING:
     from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+    from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceAsyncStub
     from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceAsyncStub
     from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceAsyncStub
     from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceAsyncStub
@@ -60,6 +62,10 @@ class Clients:
     @property
     def catalog(self) -> "CatalogServiceAsyncStub":
         return CatalogServiceStub(self.channel("catalog_svc"))
+
+    @property
+    def taxonomy(self) -> "TaxonomyServiceAsyncStub":
+        return TaxonomyServiceStub(self.channel("catalog_svc"))
 
     @property
     def inventory(self) -> "InventoryServiceAsyncStub":

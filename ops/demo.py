@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
-from polymart.catalog.v1.product_pb2 import Product
+from polymart.catalog.v1.catalog_service_pb2 import ImportProductsRequest
 from polymart.customer.v1.customer_service_pb2 import CreateCustomerRequest
 from polymart.inventory.v1 import inventory_service_pb2 as inventory
 from polymart.order.v1 import order_service_pb2 as ordering
@@ -103,10 +103,10 @@ class Demo:
         task = self._progress.add_task("importing products", total=None)
         skus: list[str] = []
 
-        def rows() -> Iterator[tuple[int, Product]]:
-            for number, product in read_products(path, report):
-                skus.extend(v.sku for v in product.variants)
-                yield number, product
+        def rows() -> Iterator[ImportProductsRequest]:
+            for request in read_products(path, report):
+                skus.extend(v.sku for v in request.product.variants)
+                yield request
 
         await import_products(
             self._clients.catalog,
@@ -153,7 +153,8 @@ class Demo:
     async def prepare_orders(self, plan: Plan) -> None:
         """Products, stock, customers and stock corrections of the invoices."""
         report = ImportReport()
-        await import_products(self._clients.catalog, enumerate(plan.products(), start=1), report)
+        rows = (ImportProductsRequest(row=n, product=p) for n, p in enumerate(plan.products(), start=1))
+        await import_products(self._clients.catalog, rows, report)
         self.result.faults += [f"product {r.row} of the invoices: {r.reason}" for r in report.rejections]
         await self._set_stock(plan.stock, "stocking what the invoices sold")
         customers = list(plan.customers())

@@ -1,4 +1,4 @@
-"""Products from a file of JSON lines into the catalog, through one ImportProducts stream."""
+"""Products from a file into the catalog, through one ImportProducts stream. No process grows with the file."""
 
 import asyncio
 import gzip
@@ -7,18 +7,25 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from polymart.catalog.v1 import catalog_service_pb2 as catalog
-from polymart.catalog.v1.product_pb2 import AttributeValue, Product, Variant
 
-from chassis.money import Money
+from ops.rows import BadRow, request_of
+from ops.tables import TableMapping, table_rows
 
 if TYPE_CHECKING:
     from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
 
-TIMEOUT = 600.0
+TIMEOUT = 3_600.0
+ACTOR = (("polymart-actor", "polymart import"),)
+
+# What a file of nothing but bad rows may take of memory.
+MAX_REJECTIONS = 10_000
+_MAX_LINE = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,83 +38,85 @@ class Rejection:
 
 @dataclass(slots=True)
 class ImportReport:
-    """What became of an import; `outcomes` counts rows by CREATED, UPDATED, UNCHANGED and REJECTED."""
+    """What became of an import; `outcomes` counts rows by CREATED, UPDATED, UNCHANGED and REJECTED, `rejections` has
+    the first MAX_REJECTIONS of these."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     rejections: list[Rejection] = field(default_factory=list)
 
     def reject(self, row: int, reason: str) -> None:
         self.outcomes["REJECTED"] += 1
-        self.rejections.append(Rejection(row, reason))
+        if len(self.rejections) < MAX_REJECTIONS:
+            self.rejections.append(Rejection(row, reason))
 
     @property
     def rows(self) -> int:
         return self.outcomes.total()
 
+    @property
+    def written(self) -> int:
+        return self.outcomes["CREATED"] + self.outcomes["UPDATED"]
 
-def read_products(path: Path, report: ImportReport) -> Iterator[tuple[int, Product]]:
-    """The file's products with their line numbers; a line that can't be read is rejected in the report.
 
-    So is the rest of a damaged archive, as one line. Raises OSError for a file that can't be opened.
+def read_products(
+    path: Path, report: ImportReport, mapping: TableMapping | None = None
+) -> Iterator[catalog.ImportProductsRequest]:
+    """The file's rows under their line numbers, of JSON lines or, with a mapping, of CSV; gzipped where the name ends
+    so. One that can't be read is rejected in the report, and so is the rest of a damaged archive, as one line.
+
+    Raises OSError for a file that can't be opened, ValueError for a table without the columns of the mapping.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     number = 0
-    with opener(path, "rb") as file:
+    with cast(IO[bytes], opener(path, "rb")) as file:
         try:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
+            for number, row in _table(file, mapping) if mapping else _objects(file):
                 try:
-                    yield number, product_of(json.loads(line))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-                    report.reject(number, reason)
+                    if isinstance(row, BadRow):
+                        raise row
+                    yield request_of(number, row)
+                except BadRow as bad:
+                    report.reject(number, str(bad))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             report.reject(number + 1, f"the file can't be read from here on: {error}")
 
 
-def product_of(row: dict[str, Any]) -> Product:
-    """A row of the file as a product of one variant. Raises ValueError, KeyError or TypeError for what it can't be."""
-    if not isinstance(row, dict):
-        raise TypeError("a line must hold a JSON object")
-    price = Money.parse(row["currency"], row["price"])
-    product = Product(
-        product_id=row["sku"],
-        name=row["name"],
-        description=row.get("description", ""),
-        brand=row.get("brand") or "",
-        category_path=row.get("category_path", []),
-        variants=[Variant(sku=row["sku"], price=price.to_proto(), eans=[gtin(code) for code in row.get("ean") or ()])],
-    )
-    facts = {**row.get("attributes", {})}
-    facts.update({name: row[name] for name in ("mpn", "released") if row.get(name)})
-    for name, value in facts.items():
-        product.attributes[name].CopyFrom(attribute(value))
-    return product
+def _table(file: IO[bytes], mapping: TableMapping) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    # What isn't of the encoding is kept as surrogates, which make their own row a bad one and no other.
+    text = TextIOWrapper(file, mapping.encoding, errors="surrogateescape", newline="")
+    return table_rows(text, mapping)
 
 
-def gtin(code: str | int) -> str:
-    """The code with the leading zeros that it loses wherever it is kept as a number: they fill it up to the next
-    length that a GTIN may have, 8, 12, 13 or 14 digits (GS1 General Specifications, 3.3)."""
-    text = str(code)
-    length = next((length for length in (8, 12, 13, 14) if len(text) <= length), len(text))
-    return text.rjust(length, "0") if text.isdecimal() else text
+def _objects(file: IO[bytes]) -> Iterator[tuple[int, object]]:
+    number = 0
+    while line := file.readline(_MAX_LINE):
+        number += 1
+        if len(line) == _MAX_LINE and not line.endswith(b"\n"):
+            while (rest := file.readline(_MAX_LINE)) and not rest.endswith(b"\n"):
+                pass
+            yield number, BadRow([f"the line has over {_MAX_LINE:,} bytes"])
+        elif line.strip():
+            yield number, _object(line)
 
 
-def attribute(value: object) -> AttributeValue:
-    match value:
-        case bool():
-            return AttributeValue(flag=value)
-        case int() | float():
-            return AttributeValue(number=value)
-        case str():
-            return AttributeValue(text=value)
-    raise TypeError(f"an attribute must be text, a number or a boolean, not {value!r}")
+def _object(line: bytes) -> object:
+    try:
+        return json.loads(line.decode(), parse_float=Decimal, parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        return BadRow([f"is not valid UTF-8: byte {error.start + 1} is {line[error.start]:#04x}"])
+    except RecursionError:
+        return BadRow(["is nested too deeply"])
+    except ValueError as error:
+        return BadRow([f"is not JSON: {error}"])
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
 
 
 async def import_products(
     catalog_service: "CatalogServiceAsyncStub",
-    rows: Iterable[tuple[int, Product]],
+    rows: Iterable[catalog.ImportProductsRequest],
     report: ImportReport,
     on_answer: Callable[[int], None] = lambda count: None,
 ) -> None:
@@ -119,14 +128,14 @@ async def import_products(
 
     async def requests() -> AsyncIterator[catalog.ImportProductsRequest]:
         try:
-            for number, product in rows:
-                yield catalog.ImportProductsRequest(row=number, product=product)
+            for row in rows:
+                yield row
                 # Reading a file never waits; answers are to be read meanwhile.
                 await asyncio.sleep(0)
         except Exception as error:  # in here it would only cancel the call
             broken.append(error)
 
-    async for response in catalog_service.ImportProducts(requests(), timeout=TIMEOUT):
+    async for response in catalog_service.ImportProducts(requests(), timeout=TIMEOUT, metadata=ACTOR):
         for result in response.results:
             if result.outcome == catalog.IMPORT_OUTCOME_REJECTED:
                 faults = "; ".join(f"{v.field}: {v.description}" for v in result.violations)

@@ -3,12 +3,15 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from polymart.catalog.v1 import catalog_service_pb2 as catalog
 from polymart.search.v1.search_service_pb2 import AttributeFilter, SearchFilter, SearchProductsRequest
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -20,6 +23,7 @@ from ops import demo as demonstration
 from ops.clients import asynchronous, clients, console, fail, print_data, running_stack
 from ops.importing import ImportReport, import_products, read_products
 from ops.orders import JsonOption
+from ops.tables import read_mapping
 from ops.verify import quiet, verify
 
 app = typer.Typer(
@@ -33,6 +37,14 @@ app.add_typer(stock.app, name="stock")
 app.add_typer(customers.app, name="customer")
 app.add_typer(notifications.app, name="notification")
 app.add_typer(dlq.app, name="dlq")
+
+
+class UnknownCategory(Enum):
+    """What to do with rows whose category isn't there."""
+
+    CREATE = "create"
+    REJECT = "reject"
+
 
 TRY = """
 Try, in another terminal in this folder:
@@ -136,25 +148,55 @@ async def demo(
 @app.command("import")
 @asynchronous
 async def import_file(
-    file: Annotated[Path, typer.Argument(help="Products, a JSON object a line; .gz or plain.", dir_okay=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(help="Products, a JSON object a line, or CSV with --mapping; .gz or plain.", dir_okay=False),
+    ],
+    mapping: Annotated[
+        Path | None, typer.Option(help="TOML file that says which column of a CSV file is what.", dir_okay=False)
+    ] = None,
+    unknown_category: Annotated[
+        UnknownCategory, typer.Option(help="Make categories that aren't there, or reject their rows.")
+    ] = UnknownCategory.CREATE,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would become of each row, and write nothing.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Import products. Bad lines are reported by number and the others go in; exit code 1 if there were any."""
+    """Import products. Bad lines are reported by number and the others go in; exit code 1 if there were any.
+
+    It can be broken off and begun again: rows that are in the catalog just so are not written.
+    """
     report = ImportReport()
+    if mapping is None and file.name.removesuffix(".gz").endswith(".csv"):
+        raise ValueError(f"{file.name}: a CSV file needs --mapping")
+    table = read_mapping(mapping) if mapping else None
+    policy = catalog.UnknownCategory.Value(f"UNKNOWN_CATEGORY_{unknown_category.name}")
+
+    def rows() -> Iterator[catalog.ImportProductsRequest]:
+        for row in read_products(file, report, table):
+            row.unknown_category, row.validate_only = policy, dry_run
+            yield row
+
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=json) as progress:
         task = progress.add_task(file.name, total=None)
         async with clients() as c:
-            await import_products(c.catalog, read_products(file, report), report, lambda n: progress.advance(task, n))
+            await import_products(c.catalog, rows(), report, lambda n: progress.advance(task, n))
         progress.update(task, total=report.rows, completed=report.rows)
     if json:
         rejected = [{"line": r.row, "reason": r.reason} for r in report.rejections]
-        print_data({**report.outcomes, "rejections": rejected})
+        print_data({**report.outcomes, "dry_run": dry_run, "rejections": rejected})
     else:
         counts = ", ".join(f"{count:,} {name.lower()}" for name, count in sorted(report.outcomes.items()))
-        console.print(f"{file.name}: {counts or 'no rows'}", markup=False)
+        title = f"{file.name}, dry run" if dry_run else file.name
+        console.print(f"{title}: {counts or 'no rows'}", markup=False)
+        if report.rows and not report.written:
+            console.print("nothing was written" if not dry_run else "nothing would be written")
         for rejection in report.rejections:
             console.print(f"line {rejection.row}: {rejection.reason}", style="red", markup=False, soft_wrap=True)
+        if more := report.outcomes["REJECTED"] - len(report.rejections):
+            console.print(f"and {more:,} more lines", style="red")
     if report.rejections:
         raise typer.Exit(1)
 

@@ -1,6 +1,7 @@
 """Where adapters meet use cases: the service as a parts list."""
 
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceStub
 from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from polymart.search.v1.search_service_pb2_grpc import add_SearchServiceServicer_to_server
 
@@ -33,9 +34,10 @@ def build(config: SearchConfig) -> Service:
     metrics = Metrics(NAME)
     engine, nats = Engine(config.elasticsearch_url), Nats(config.nats_url, NAME)
     catalog = RpcClient(config.catalog_address, CatalogServiceStub)
+    taxonomy = RpcClient(config.catalog_address, TaxonomyServiceStub)
     inventory = RpcClient(config.inventory_address, InventoryServiceStub)
     indices, index = Indices(engine), ElasticIndex(engine)
-    keeper = IndexKeeper(holder=uuid7(), lease=indices, index=index, sources=GrpcSources(catalog, inventory))
+    keeper = IndexKeeper(holder=uuid7(), lease=indices, index=index, sources=GrpcSources(catalog, taxonomy, inventory))
     # Documents carry versions, so a message may come again.
     inbox: NoInbox[Index] = NoInbox(index)
     subscriptions = [
@@ -45,7 +47,7 @@ def build(config: SearchConfig) -> Service:
         name=NAME,
         config=config,
         metrics=metrics,
-        resources=[engine, nats, catalog, inventory],
+        resources=[engine, nats, catalog, taxonomy, inventory],
         schema=indices.check_schema,
         ready=[Check("index", indices.ready)],
         servicers=[

@@ -1,12 +1,12 @@
-"""Products and availability as other services send them."""
+"""Products, categories and availability as other services send them."""
 
 from collections.abc import Iterable, Iterator
 
-from polymart.catalog.v1 import product_pb2
+from polymart.catalog.v1 import category_pb2, product_pb2
 from polymart.inventory.v1 import stock_pb2
 
 from chassis.money import Money
-from search_svc.domain.product import AttributeValue, Availability, Product, SkuAvailability, Variant
+from search_svc.domain.product import AttributeValue, Availability, Category, Product, SkuAvailability, Variant
 
 _LEVELS = {
     Availability.IN_STOCK: stock_pb2.AVAILABILITY_IN_STOCK,
@@ -24,10 +24,16 @@ def product_from_proto(message: product_pb2.Product) -> Product:
         name=message.name,
         description=message.description,
         brand=message.brand,
-        category_path=tuple(message.category_path),
+        active=message.status == product_pb2.PRODUCT_STATUS_ACTIVE,
+        category=Category(message.category_id),
+        tags=tuple(message.tags),
         attributes=dict(_attributes(message)),
         variants=tuple(_variants(message.variants)),
     )
+
+
+def category_from_proto(message: category_pb2.Category) -> Category:
+    return Category(message.category_id, tuple(message.path), message.path_version)
 
 
 def tombstone(product_id: str, version: int) -> Product:
@@ -67,4 +73,5 @@ def _variants(messages: Iterable[product_pb2.Variant]) -> Iterator[Variant]:
             name=message.name,
             eans=tuple(message.eans),
             untracked=message.untracked,
+            options=dict(message.options),
         )

@@ -9,12 +9,13 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sysconfig
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -22,12 +23,14 @@ from urllib.request import Request, urlopen
 import asyncpg
 import pytest
 import structlog
+from pymongo import AsyncMongoClient
 
 from chassis.messaging.nats import Nats, ensure_topology
 from chassis.messaging.topology import TOPOLOGY
 from devstack.engine import Engine
 from devstack.errors import EngineError
 from devstack.home import Home
+from devstack.mongodb import NAMED as MONGOD
 from devstack.mongodb import MongoDB
 from devstack.nats import NatsServer as DevstackNats
 from devstack.postgres import Postgres
@@ -114,10 +117,10 @@ async def until(condition: Callable[[], object], seconds: float = 15) -> None:
 
 
 @asynccontextmanager
-async def started(kind: type[Engine], folder: Path) -> AsyncIterator[Engine]:
+async def started(kind: type[Engine], folder: Path, environ: Mapping[str, str] = os.environ) -> AsyncIterator[Engine]:
     """An engine while the block lasts. Where it can't be had, the test is skipped, or fails on CI."""
     # Streams are the same for all of a broker's users: tests empty them, so the broker is one of their own.
-    home = Home(folder, environ={k: v for k, v in os.environ.items() if k != DevstackNats.variable})
+    home = Home(folder, environ={k: v for k, v in environ.items() if k != DevstackNats.variable})
     await home.open()
     engine = kind(home)
     try:
@@ -146,9 +149,51 @@ async def nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine
 
 
 @pytest.fixture(scope="session")
-async def mongodb(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+async def mongodb(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> AsyncIterator[Engine]:
+    """A real MongoDB where one is found, else SecantusDB."""
     async with started(MongoDB, tmp_path_factory.mktemp("mongodb")) as engine:
+        await _note(engine, pytestconfig)
         yield engine
+
+
+@pytest.fixture(scope="session")
+async def secantus(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> AsyncIterator[Engine]:
+    """SecantusDB, whatever else there is."""
+    folders = (f for f in os.environ["PATH"].split(os.pathsep) if not shutil.which("mongod", path=f))
+    environ = {k: v for k, v in os.environ.items() if k not in (MongoDB.variable, MONGOD)}
+    environ["PATH"] = os.pathsep.join(folders)
+    async with started(MongoDB, tmp_path_factory.mktemp("secantus"), environ) as engine:
+        await _note(engine, pytestconfig)
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def mongod(request: pytest.FixtureRequest) -> Engine:
+    """A real MongoDB, where there is one: on the PATH, or named by POLYMART_MONGOD or POLYMART_MONGODB_URL."""
+    if not (os.environ.get(MongoDB.variable) or os.environ.get(MONGOD) or shutil.which("mongod")):
+        pytest.skip(f"there is no mongod: none on the PATH, and neither {MONGOD} nor {MongoDB.variable} is set")
+    engine: Engine = request.getfixturevalue("mongodb")
+    return engine
+
+
+_USED = pytest.StashKey[dict[str, None]]()
+
+
+async def _note(engine: Engine, config: pytest.Config) -> None:
+    """Remember which MongoDB answers, to be said at the end."""
+    client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(engine.url)
+    try:
+        told = await client.admin.command("buildInfo")
+    finally:
+        await client.close()
+    other = told.get("secantusVersion")
+    name = f"SecantusDB {other}" if other else f"MongoDB {told['version']}"
+    config.stash.setdefault(_USED, {})[name] = None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if used := config.stash.get(_USED, None):
+        terminalreporter.write_line(f"engines that spoke MongoDB's protocol: {', '.join(used)}")
 
 
 @pytest.fixture(scope="session")

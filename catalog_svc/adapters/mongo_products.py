@@ -1,133 +1,116 @@
 """Products as documents of MongoDB, each with the messages that its changes still have to send.
 
-    {"_id": product_id, "version": int64, "etag", "deleted": false, "created", "updated",
-     "name", "description", "brand", "category_path": […], "attributes": {name: text | double | bool},
-     "variants": [{"sku", "price": {"currency", "nanos": int64}, "eans": […], "name", "untracked"}],
-     "skus": […], "outbox": […], "pending": true}
+    {"_id": product_id, "version": int64, "etag", "deleted": false, "created", "updated", "name", "description",
+     "brand", "category_id", "product_type_id", "status", "tags": […], "media": [{"uri", "alt_text"}],
+     "attributes": {name: text | double | bool},
+     "variants": [{"sku", "price": {"currency", "nanos": int64}, "list_price": … | null, "eans": […], "name",
+                   "untracked", "options": {name: text}, "media": […]}],
+     "skus": […], "request": {"id", "fingerprint"},
+     "revisions": [{"version", "time", "by", "kind", "changed": […]}], "outbox": […], "pending": true}
 
-A deleted product keeps `_id`, `version`, `deleted: true`, and its outbox. `outbox` and `pending` belong to
-chassis.outbox.mongo.
+A deleted product keeps `_id`, `version`, `deleted: true`, its request, revisions and outbox. `outbox` and `pending`
+belong to chassis.outbox.mongo.
 """
 
 import asyncio
-import inspect
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Literal, cast
+from typing import Any
 
-from bson import CodecOptions, Int64
-from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import ASCENDING, AsyncMongoClient, IndexModel, WriteConcern
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.asynchronous.cursor import AsyncCursor
-from pymongo.errors import (
-    BulkWriteError,
-    ConnectionFailure,
-    DuplicateKeyError,
-    PyMongoError,
-    WriteConcernError,
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from catalog_svc.adapters.mongo import OPERATION_TIMEOUT, Document, Mongo, missing_indexes, operation
+from catalog_svc.adapters.mongo_documents import (
+    CONTENT,
+    product_fields,
+    product_from,
+    revision_from,
+    revision_to_document,
+    sold_from,
+    stored_from,
 )
-
-from catalog_svc.application.ports import Saved, SoldVariant
+from catalog_svc.application.ports import (
+    MAX_REVISIONS,
+    Filter,
+    Order,
+    Position,
+    Requested,
+    Saved,
+    SoldVariant,
+)
 from catalog_svc.domain.product import (
-    Details,
     Product,
+    ProductCreated,
     ProductDeleted,
     ProductEvent,
+    Revision,
     Stored,
-    Tombstone,
-    Variant,
     identity,
+    revision,
 )
 from catalog_svc.protos import envelope
 from chassis.errors import Unavailable
-from chassis.money import Money
 from chassis.outbox.mongo import MongoOutbox
-
-Document = dict[str, Any]
-Driver = Literal["motor", "pymongo"]
 
 # Messages that one document may hold unsent, so that it stays well below MongoDB's 16 MiB.
 MAX_UNSENT = 32
 
-_OPERATION_TIMEOUT = 10.0
-# The outbox moves large pages, for which this is the only limit.
-_SOCKET_TIMEOUT_MS = 45_000
-_SELECTION_TIMEOUT_MS = 2_500
 # A longer $in is split: matching one is quadratic in SecantusDB, and harmless to split elsewhere.
 _LOOKUP = 100
 _STREAM_BATCH = 200
 _WRITES_AT_ONCE = 16
+_DUPLICATE_KEY = 11000
 
-_ID_INDEX = [("_id", ASCENDING)]
-_INDEXES = (
-    # Sparse: a deleted product has no `skus`, so it takes no part.
-    IndexModel([("skus", ASCENDING)], name="skus", unique=True, sparse=True),
-    IndexModel([("brand", ASCENDING), ("_id", ASCENDING)], name="brand"),
+_STATE: Document = {"outbox": 0, "revisions": 0, "request": 0}
+
+Keys = list[tuple[str, int]]
+
+# get, stream, and pages of everything by id.
+_BY_ID: Keys = [("_id", ASCENDING)]
+# holders, variants. Sparse: a deleted product has no `skus`, so it takes no part.
+_BY_SKU: Keys = [("skus", ASCENDING)]
+# requested. Sparse: most products were created without.
+_BY_REQUEST: Keys = [("request.id", ASCENDING)]
+# Pages by id: equality on what narrows most, then the order. The other conditions are checked on what that finds.
+_PAGED_BY: tuple[tuple[str, Keys], ...] = tuple(
+    (field, [(field, ASCENDING), *_BY_ID]) for field in ("category_id", "product_type_id", "brand", "status")
 )
-_CONTENT = (
-    "etag", "created", "updated", "name", "description", "brand", "category_path", "attributes", "variants", "skus",
-)  # fmt: skip
+# Pages by time of change, in both directions, and of what changed since.
+_BY_CHANGE: Keys = [("updated", ASCENDING), *_BY_ID]
+
+_INDEXES = (
+    IndexModel(_BY_SKU, name="skus", unique=True, sparse=True),
+    IndexModel(_BY_REQUEST, name="request", unique=True, sparse=True),
+    *(IndexModel(keys, name=field) for field, keys in _PAGED_BY),
+    IndexModel(_BY_CHANGE, name="updated"),
+)
 
 
 class MongoProducts:
-    """`Products` in the database that `url` names, "catalog" if it names none. `open` doesn't connect: that happens
-    with the first operation, and again whenever the connection was lost."""
+    """`Products` in the collection `products`."""
 
-    def __init__(self, url: str, driver: Driver = "motor"):
-        kind: Any = AsyncIOMotorClient if driver == "motor" else AsyncMongoClient
-        self._client = kind(
-            url,
-            socketTimeoutMS=_SOCKET_TIMEOUT_MS,
-            connectTimeoutMS=_SELECTION_TIMEOUT_MS,
-            serverSelectionTimeoutMS=_SELECTION_TIMEOUT_MS,
-            connect=False,
-            appname="catalog_svc",
-        )
-        # motor's collection has the methods of PyMongo's, as far as they are used here.
-        self._products = cast(
-            "AsyncCollection[Document]",
-            self._client.get_default_database("catalog").get_collection(
-                "products",
-                codec_options=CodecOptions(tz_aware=True),
-                write_concern=WriteConcern("majority", j=True),
-            ),
-        )
+    def __init__(self, mongo: Mongo):
+        self._products = mongo.collection("products")
         self._writes = asyncio.Semaphore(_WRITES_AT_ONCE)
         self.outbox = MongoOutbox(self._products)
 
-    async def open(self) -> None:
-        """Nothing to do: the driver connects when it is used."""
-
-    async def close(self) -> None:
-        closing = self._client.close()
-        if inspect.isawaitable(closing):
-            await closing
-
-    async def ready(self) -> None:
-        """Raises Unavailable unless the server answers."""
-        async with _operation():
-            await self._products.database.command("ping")
-
     async def migrate(self) -> None:
         """Make the indexes that are missing."""
-        async with _operation():
+        async with operation():
             await self._products.create_indexes(list(_INDEXES))
         await self.outbox.ensure_index()
 
-    async def check_schema(self) -> None:
-        """Raises Unavailable (SCHEMA_PENDING) while an index is missing."""
-        async with _operation():
-            present = await self._products.index_information()
-        names = [*(index.document["name"] for index in _INDEXES), "pending"]
-        if missing := [name for name in names if name not in present]:
-            raise Unavailable(
-                f"the collection lacks the indexes {', '.join(missing)}; run `python -m catalog_svc migrate`",
-                reason="SCHEMA_PENDING",
-            )
+    async def missing(self) -> list[str]:
+        """The indexes that aren't there."""
+        return await missing_indexes(self._products, [*(index.document["name"] for index in _INDEXES), "pending"])
 
     async def get(self, product_ids: Sequence[str]) -> Mapping[str, Stored]:
-        return {d["_id"]: _stored(d) for d in await self._lookup("_id", product_ids, {"outbox": 0})}
+        return {d["_id"]: stored_from(d) for d in await self._lookup("_id", product_ids, _STATE)}
+
+    async def requested(self, request_id: str) -> Requested | None:
+        async with operation():
+            document = await self._products.find_one({"request.id": request_id}, {"request": 1})
+        return Requested(document["_id"], document["request"]["fingerprint"]) if document else None
 
     async def holders(self, skus: Sequence[str]) -> Mapping[str, str]:
         documents = await self._lookup("skus", skus, {"skus": 1})
@@ -135,13 +118,13 @@ class MongoProducts:
 
     async def variants(self, skus: Sequence[str]) -> Mapping[str, SoldVariant]:
         wanted = set(skus)
-        documents = await self._lookup("skus", skus, {"version": 1, "name": 1, "variants": 1})
-        return {
-            v["sku"]: SoldVariant(d["_id"], d["version"], d["name"], _variant(v))
-            for d in documents
-            for v in d["variants"]
-            if v["sku"] in wanted
-        }
+        documents = await self._lookup("skus", skus, {"version": 1, "name": 1, "status": 1, "variants": 1})
+        return {v["sku"]: sold_from(d, v) for d in documents for v in d["variants"] if v["sku"] in wanted}
+
+    async def revisions(self, product_id: str) -> Sequence[Revision] | None:
+        async with operation():
+            document = await self._products.find_one({"_id": product_id}, {"revisions": 1})
+        return [revision_from(entry) for entry in reversed(document["revisions"])] if document else None
 
     async def save(self, events: Sequence[ProductEvent]) -> Sequence[Saved]:
         first = [event for event in events if identity(event)[1] == 1]
@@ -150,52 +133,75 @@ class MongoProducts:
         self.outbox.nudge()
         return [outcomes[identity(event)[0]] for event in events]
 
-    async def page(self, after: str, limit: int, brand: str = "") -> Sequence[Product]:
-        query: Document = {"_id": {"$gt": after}, "deleted": False}
-        if brand:
-            query["brand"] = brand
-        async with _operation():
-            cursor = self._find(query, {"outbox": 0}).sort(_ID_INDEX).limit(limit)
-            if not brand:
-                cursor = cursor.hint(_ID_INDEX)
-            return [_product(document) for document in await cursor.to_list(None)]
+    async def page(self, which: Filter, order: Order, after: Position | None, limit: int) -> Sequence[Product]:
+        conditions = _conditions(which)
+        if order is Order.BY_ID:
+            if after:
+                conditions["_id"] = {"$gt": after.product_id}
+            index = next((keys for field, keys in _PAGED_BY if field in conditions), _BY_ID)
+            return await self._page(conditions, _BY_ID, index, limit)
+        direction, beyond = (ASCENDING, "$gt") if order is Order.OLDEST_CHANGE_FIRST else (DESCENDING, "$lt")
+        sort = [(field, direction) for field, _ in _BY_CHANGE]
+        if not after:
+            return await self._page(conditions, sort, _BY_CHANGE, limit)
+        # One $or would do, and no index serve it: first the rest of the same moment, then what lies beyond.
+        since = conditions.pop("updated", {})
+        tied = {**conditions, "updated": after.update_time, "_id": {beyond: after.product_id}}
+        found = await self._page(tied, sort, _BY_CHANGE, limit)
+        if len(found) < limit:
+            later = {**conditions, "updated": {**since, beyond: after.update_time}}
+            found += await self._page(later, sort, _BY_CHANGE, limit - len(found))
+        return found
 
-    async def stream(self, *, include_deleted: bool = False) -> AsyncGenerator[Sequence[Stored], None]:
+    async def _page(self, query: Document, sort: Keys, index: Keys, limit: int) -> list[Product]:
+        async with operation():
+            cursor = self._products.find(query, _STATE, max_time_ms=int(OPERATION_TIMEOUT * 1_000))
+            documents = await cursor.sort(sort).hint(index).limit(limit).to_list(None)
+        return [product_from(document) for document in documents]
+
+    async def stream(self, *, include_deleted: bool = False, after: str = "") -> AsyncGenerator[Sequence[Stored], None]:
         query: Document = {} if include_deleted else {"deleted": False}
-        cursor = self._find(query, {"outbox": 0}).batch_size(_STREAM_BATCH)
+        if after:
+            query["_id"] = {"$gt": after}
+        cursor = self._products.find(query, _STATE).sort(_BY_ID).hint(_BY_ID).batch_size(_STREAM_BATCH)
         try:
             while True:
-                async with _operation():
+                async with operation():
                     documents = await cursor.to_list(_STREAM_BATCH)
                 if not documents:
                     return
-                yield [_stored(document) for document in documents]
+                yield [stored_from(document) for document in documents]
         finally:
             await cursor.close()
-
-    def _find(self, query: Document, projection: Document) -> AsyncCursor[Document]:
-        return self._products.find(query, projection, max_time_ms=int(_OPERATION_TIMEOUT * 1_000))
 
     async def _lookup(self, field: str, keys: Sequence[str], projection: Document) -> Iterable[Document]:
         """Each document once."""
         found: dict[str, Document] = {}
         for start in range(0, len(keys), _LOOKUP):
             query = {field: {"$in": list(keys[start : start + _LOOKUP])}}
-            async with _operation():
-                documents = await self._find(query, projection).to_list(None)
+            async with operation():
+                cursor = self._products.find(query, projection, max_time_ms=int(OPERATION_TIMEOUT * 1_000))
+                documents = await cursor.to_list(None)
             found.update((document["_id"], document) for document in documents)
         return found.values()
 
     async def _insert(self, events: Sequence[ProductEvent]) -> dict[str, Saved]:
         documents = [
-            {"_id": identity(event)[0], **_fields(event), "outbox": self._messages(event), "pending": True}
+            {
+                "_id": identity(event)[0],
+                **product_fields(event),
+                **_request(event),
+                "revisions": [revision_to_document(revision(event))],
+                "outbox": self._messages(event),
+                "pending": True,
+            }
             for event in events
         ]
         outcomes = {document["_id"]: Saved.SAVED for document in documents}
         if not documents:
             return outcomes
         try:
-            async with _operation():
+            async with operation():
                 await self._products.insert_many(documents, ordered=False)
         except BulkWriteError as error:
             failures = error.details["writeErrors"]
@@ -204,8 +210,7 @@ class MongoProducts:
             if any(failure["code"] != _DUPLICATE_KEY for failure in failures):
                 raise
             for failure in failures:
-                product_id = documents[failure["index"]]["_id"]
-                outcomes[product_id] = Saved.STALE if "_id" in failure["keyPattern"] else Saved.SKU_TAKEN
+                outcomes[documents[failure["index"]]["_id"]] = _refused(failure)
         return outcomes
 
     async def _replace(self, events: Sequence[ProductEvent]) -> dict[str, Saved]:
@@ -216,118 +221,51 @@ class MongoProducts:
         product_id, version = identity(event)
         before = {"_id": product_id, "version": version - 1}
         update: Document = {
-            "$set": {**_fields(event), "pending": True},
-            "$push": {"outbox": {"$each": self._messages(event)}},
+            "$set": {**product_fields(event), **_request(event), "pending": True},
+            "$push": {
+                "outbox": {"$each": self._messages(event)},
+                "revisions": {"$each": [revision_to_document(revision(event))], "$slice": -MAX_REVISIONS},
+            },
         }
         if isinstance(event, ProductDeleted):
-            update["$unset"] = dict.fromkeys(_CONTENT, "")
+            update["$unset"] = dict.fromkeys(CONTENT, "")
+        elif isinstance(event, ProductCreated) and not event.request:
+            update["$unset"] = {"request": ""}
         try:
-            async with self._writes, _operation():
+            async with self._writes, operation():
                 room = {**before, f"outbox.{MAX_UNSENT - 1}": {"$exists": False}}
                 if (await self._products.update_one(room, update)).matched_count:
                     return Saved.SAVED
                 unmoved = await self._products.find_one(before, {"_id": 1})
-        except DuplicateKeyError:
-            return Saved.SKU_TAKEN
+        except DuplicateKeyError as error:
+            return _refused(error.details or {})
         return Saved.BACKED_UP if unmoved else Saved.STALE
 
     def _messages(self, event: ProductEvent) -> list[Document]:
         return self.outbox.embed([envelope(event)])
 
 
-_DUPLICATE_KEY = 11000
+def _request(event: ProductEvent) -> Document:
+    if isinstance(event, ProductCreated) and event.request:
+        return {"request": {"id": event.request.id, "fingerprint": event.request.fingerprint}}
+    return {}
 
 
-@asynccontextmanager
-async def _operation() -> AsyncGenerator[None, None]:
-    """Around one operation: a limit to its time, and outages and timeouts as Unavailable."""
-    try:
-        async with asyncio.timeout(_OPERATION_TIMEOUT):
-            yield
-    except PyMongoError as error:
-        if isinstance(error, ConnectionFailure | WriteConcernError) or error.timeout:
-            raise Unavailable(f"MongoDB can't be reached: {error}") from error
-        raise
-    except TimeoutError as error:
-        raise Unavailable(f"MongoDB didn't answer within {_OPERATION_TIMEOUT:.0f} s") from error
+def _refused(failure: Mapping[str, Any]) -> Saved:
+    """What a duplicate key means."""
+    return Saved.SKU_TAKEN if "skus" in failure["keyPattern"] else Saved.STALE
 
 
-def _fields(event: ProductEvent) -> Document:
-    """The fields that the event leaves behind, all but `_id` and the outbox."""
-    if isinstance(event, ProductDeleted):
-        return {"version": Int64(event.version), "deleted": True}
-    product, details = event.product, event.product.details
-    return {
-        "version": Int64(product.version),
-        "etag": product.etag,
-        "deleted": False,
-        "created": product.create_time,
-        "updated": product.update_time,
-        "name": details.name,
-        "description": details.description,
-        "brand": details.brand,
-        "category_path": list(details.category_path),
-        "attributes": {_escaped(name): value for name, value in details.attributes.items()},
-        "variants": [
-            {
-                "sku": variant.sku,
-                "price": {"currency": variant.price.currency, "nanos": Int64(variant.price.nanos)},
-                "eans": list(variant.eans),
-                "name": variant.name,
-                "untracked": variant.untracked,
-            }
-            for variant in details.variants
-        ],
-        "skus": list(details.skus),
-    }
-
-
-def _stored(document: Document) -> Stored:
-    if document["deleted"]:
-        return Tombstone(document["_id"], int(document["version"]))
-    return _product(document)
-
-
-def _product(document: Document) -> Product:
-    return Product(
-        product_id=document["_id"],
-        version=int(document["version"]),
-        etag=document["etag"],
-        create_time=document["created"],
-        update_time=document["updated"],
-        details=Details(
-            name=document["name"],
-            description=document["description"],
-            brand=document["brand"],
-            category_path=tuple(document["category_path"]),
-            attributes={_unescaped(name): value for name, value in document["attributes"].items()},
-            variants=tuple(map(_variant, document["variants"])),
-        ),
-    )
-
-
-def _variant(document: Document) -> Variant:
-    price = document["price"]
-    return Variant(
-        sku=document["sku"],
-        price=Money(price["currency"], int(price["nanos"])),
-        eans=tuple(document["eans"]),
-        name=document["name"],
-        untracked=document["untracked"],
-    )
-
-
-# Dots and dollars mean something in a query or an update, and a NUL ends a BSON key.
-_ESCAPES = {"%": "%25", ".": "%2E", "$": "%24", "\0": "%00"}
-
-
-def _escaped(name: str) -> str:
-    for character, escape in _ESCAPES.items():
-        name = name.replace(character, escape)
-    return name
-
-
-def _unescaped(name: str) -> str:
-    for character, escape in reversed(_ESCAPES.items()):
-        name = name.replace(escape, character)
-    return name
+def _conditions(which: Filter) -> Document:
+    query: Document = {"deleted": False}
+    if which.category_ids:
+        query["category_id"] = {"$in": list(which.category_ids)}
+    if which.product_type_id:
+        query["product_type_id"] = which.product_type_id
+    if which.brand:
+        query["brand"] = which.brand
+    if which.status:
+        query["status"] = which.status.value
+    if which.updated_since:
+        query["updated"] = {"$gte": which.updated_since}
+    return query

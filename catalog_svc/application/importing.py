@@ -1,11 +1,13 @@
 """Storing many products at once: every row is answered, and a bad one stops no other."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from catalog_svc.application.ports import Products, Saved
+from catalog_svc.application.ports import Products, Saved, Taxonomy
 from catalog_svc.application.products import ATTEMPTS
+from catalog_svc.application.references import References
+from catalog_svc.application.taxonomy import category_for_path
 from catalog_svc.domain.product import (
     Details,
     Product,
@@ -16,7 +18,7 @@ from catalog_svc.domain.product import (
     revise,
 )
 from chassis.clock import Clock
-from chassis.errors import Violation
+from chassis.errors import ResourceExhausted, Violation
 from chassis.ids import NewId
 
 
@@ -29,12 +31,19 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One product to import, under the caller's number, and all that is wrong with it by itself."""
+    """One product to import, under the caller's number, and all that is wrong with it by itself.
+
+    `category_path` names its category from the top down, where `create_category` says whether one that is missing is
+    made. With `validate_only` it is answered as if it was stored, and isn't.
+    """
 
     number: int
     product_id: str
     details: Details
     violations: Sequence[Violation] = ()
+    category_path: tuple[str, ...] = ()
+    create_category: bool = True
+    validate_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,71 +56,120 @@ class Answer:
     violations: Sequence[Violation] = ()
 
 
-async def import_products(rows: Sequence[Row], *, products: Products, clock: Clock, new_id: NewId) -> list[Answer]:
-    """Create or replace the products of `rows`, as if one after the other; the answers come in any order.
+@dataclass(frozen=True, slots=True)
+class Importer:
+    """Stores rows of one caller."""
 
-    A row is rejected for what is wrong with it, and for a SKU that another product has or an earlier row took.
-    Raises errors.Unavailable where the store can't be reached; the rows may then be stored or not, and can be sent
-    again.
-    """
-    answers = [_rejected(row, row.violations) for row in rows if row.violations]
-    todo: Sequence[Row] = [row for row in rows if not row.violations]
-    patience = ATTEMPTS
-    while todo:
-        round_, later = _before_a_repetition(todo)
-        answered, again = await _import_round(round_, products, clock, new_id)
-        answers += answered
-        patience = ATTEMPTS if answered else patience - 1
-        if not patience:
-            fault = Violation("product_id", "is being changed by others all the time; send the row again later")
-            answers += [_rejected(row, [fault]) for row in again]
-            again, patience = [], ATTEMPTS
-        todo = [*again, *later]
-    return answers
+    products: Products
+    taxonomy: Taxonomy
+    clock: Clock
+    new_id: NewId
+    by: str = ""
 
+    async def store(self, rows: Sequence[Row]) -> list[Answer]:
+        """Create or replace the products of `rows`, as if one after the other; the answers come in any order.
 
-async def _import_round(
-    rows: Sequence[Row], products: Products, clock: Clock, new_id: NewId
-) -> tuple[list[Answer], list[Row]]:
-    """The answers to rows of different products, and the rows that others overtook."""
-    stored = await products.get([row.product_id for row in rows])
-    holders = {
-        sku: product.product_id
-        for product in stored.values()
-        if isinstance(product, Product)
-        for sku in product.details.skus
-    }
-    unknown = dict.fromkeys(sku for row in rows for sku in row.details.skus if sku not in holders)
-    if unknown:
-        holders |= await products.holders(list(unknown))
-    answers: list[Answer] = []
-    writes: list[tuple[Row, ProductCreated | ProductUpdated]] = []
-    for row in rows:
-        if taken := _taken(row, holders):
-            answers.append(_rejected(row, taken))
-            continue
-        before = stored.get(row.product_id)
-        if isinstance(before, Product) and before.details == row.details:
-            answers.append(Answer(row.number, Outcome.UNCHANGED, row.product_id))
-            continue
-        _claim(row, before, holders)
+        A row is rejected for what is wrong with it, and for a SKU that another product has or an earlier row took.
+        Raises errors.Unavailable where the store can't be reached; the rows may then be stored or not, and can be sent
+        again.
+        """
+        checked = await self._checked(rows)
+        answers = [_rejected(row, row.violations) for row in checked if row.violations]
+        todo: Sequence[Row] = [row for row in checked if not row.violations]
+        patience = ATTEMPTS
+        while todo:
+            round_, later = _before_a_repetition(todo)
+            answered, again = await self._round(round_)
+            answers += answered
+            patience = ATTEMPTS if answered else patience - 1
+            if not patience:
+                fault = Violation("product_id", "is being changed by others all the time; send the row again later")
+                answers += [_rejected(row, [fault]) for row in again]
+                again, patience = [], ATTEMPTS
+            todo = [*again, *later]
+        return answers
+
+    async def _checked(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with their categories and with what is wrong with these and with the attributes."""
+        references = await References.of([row.details for row in rows if not row.violations], self.taxonomy)
+        checked = [
+            row if row.violations else replace(row, violations=references.violations(row.details)) for row in rows
+        ]
+        paths = {row.category_path: "" for row in checked if row.category_path and not row.violations}
+        if not paths:
+            return checked
+        tree = await self.taxonomy.tree()
+        paths = {path: tree.find(path) for path in paths}
+        return [await self._placed(row, paths) for row in checked]
+
+    async def _placed(self, row: Row, paths: dict[tuple[str, ...], str]) -> Row:
+        """The row in the category that its path names; `paths` are the ids known so far."""
+        if row.violations or not (path := row.category_path):
+            return row
+        if not paths[path]:
+            if not row.create_category:
+                return _faulty(row, f"there is no category {' > '.join(path)}")
+            if row.validate_only:
+                return replace(row, details=replace(row.details, category_id=self.new_id()))
+            try:
+                paths[path] = await category_for_path(
+                    path, categories=self.taxonomy, clock=self.clock, new_id=self.new_id
+                )
+            except ResourceExhausted as error:
+                return _faulty(row, str(error))
+        return replace(row, details=replace(row.details, category_id=paths[path]))
+
+    async def _round(self, rows: Sequence[Row]) -> tuple[list[Answer], list[Row]]:
+        """The answers to rows of different products, and the rows that others overtook."""
+        stored = await self.products.get([row.product_id for row in rows])
+        holders = await self._holders(rows, stored)
+        answers: list[Answer] = []
+        writes: list[tuple[Row, ProductCreated | ProductUpdated]] = []
+        for row in rows:
+            if taken := _taken(row, holders):
+                answers.append(_rejected(row, taken))
+                continue
+            before = stored.get(row.product_id)
+            event = self._event(row, before)
+            if isinstance(event, ProductUpdated) and not event.changed:
+                answers.append(Answer(row.number, Outcome.UNCHANGED, row.product_id))
+                continue
+            _claim(row, before, holders)
+            if row.validate_only:
+                answers.append(_done(row, event))
+            else:
+                writes.append((row, event))
+        again: list[Row] = []
+        outcomes = await self.products.save([event for _, event in writes]) if writes else ()
+        for (row, event), outcome in zip(writes, outcomes, strict=True):
+            match outcome:
+                case Saved.SAVED:
+                    answers.append(_done(row, event))
+                case Saved.BACKED_UP:
+                    fault = Violation("product_id", "earlier changes still wait to be published; send it again later")
+                    answers.append(_rejected(row, [fault]))
+                case Saved.STALE | Saved.SKU_TAKEN:
+                    again.append(row)
+        return answers, again
+
+    async def _holders(self, rows: Iterable[Row], stored: Mapping[str, Stored]) -> dict[str, str]:
+        """Which product has each SKU of the rows and of what they replace."""
+        holders = {
+            sku: product.product_id
+            for product in stored.values()
+            if isinstance(product, Product)
+            for sku in product.details.skus
+        }
+        unknown = dict.fromkeys(sku for row in rows for sku in row.details.skus if sku not in holders)
+        if unknown:
+            holders |= await self.products.holders(list(unknown))
+        return holders
+
+    def _event(self, row: Row, before: Stored | None) -> ProductCreated | ProductUpdated:
+        etag, now = self.new_id(), self.clock.now()
         if isinstance(before, Product):
-            writes.append((row, revise(before, row.details, etag=new_id(), now=clock.now())))
-        else:
-            writes.append((row, create(before, row.product_id, row.details, etag=new_id(), now=clock.now())))
-    again: list[Row] = []
-    outcomes = await products.save([event for _, event in writes]) if writes else ()
-    for (row, event), outcome in zip(writes, outcomes, strict=True):
-        match outcome:
-            case Saved.SAVED:
-                done = Outcome.CREATED if isinstance(event, ProductCreated) else Outcome.UPDATED
-                answers.append(Answer(row.number, done, row.product_id))
-            case Saved.BACKED_UP:
-                fault = Violation("product_id", "earlier changes still wait to be published; send it again later")
-                answers.append(_rejected(row, [fault]))
-            case Saved.STALE | Saved.SKU_TAKEN:
-                again.append(row)
-    return answers, again
+            return revise(before, row.details, etag=etag, now=now, by=self.by)
+        return create(before, row.product_id, row.details, etag=etag, now=now, by=self.by)
 
 
 def _before_a_repetition(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
@@ -137,6 +195,15 @@ def _claim(row: Row, before: Stored | None, holders: dict[str, str]) -> None:
         for sku in before.details.skus:
             holders.pop(sku, None)
     holders.update(dict.fromkeys(row.details.skus, row.product_id))
+
+
+def _done(row: Row, event: ProductCreated | ProductUpdated) -> Answer:
+    outcome = Outcome.CREATED if isinstance(event, ProductCreated) else Outcome.UPDATED
+    return Answer(row.number, outcome, row.product_id)
+
+
+def _faulty(row: Row, description: str) -> Row:
+    return replace(row, violations=[Violation("category_path", description)])
 
 
 def _rejected(row: Row, violations: Sequence[Violation]) -> Answer:

@@ -1,41 +1,47 @@
-"""A product, its variants, what may be said of them, and the events of its life."""
+"""A product, its variants, and the events of its life."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import isfinite
+from enum import Enum
 
-from chassis.errors import Violation
 from chassis.money import Money
 
 AttributeValue = str | float | bool
 
-MAX_ID = 128
-MAX_NAME = 500
-MAX_DESCRIPTION = 20_000
-MAX_BRAND = 200
-MAX_CATEGORIES = 8
-MAX_CATEGORY = 200
-MAX_ATTRIBUTES = 500
-MAX_ATTRIBUTE_NAME = 200
-MAX_ATTRIBUTE_TEXT = 4_000
-MAX_VARIANTS = 200
-MAX_EANS = 20
-# A product travels whole in each of its events, and the broker takes messages of up to 1 MiB.
-MAX_BYTES = 256 * 1024
 
-_EAN_LENGTHS = (8, 12, 13, 14)
+class Status(Enum):
+    """Where a product stands in its life. Only what is ACTIVE is found in search and sold."""
+
+    DRAFT = "DRAFT"
+    ACTIVE = "ACTIVE"
+    ARCHIVED = "ARCHIVED"
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLink:
+    """A picture or document kept elsewhere."""
+
+    uri: str
+    alt_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One buyable form of a product. `untracked`: a service or charge, of which there is no stock."""
+    """One buyable form of a product. `list_price` is what it usually costs; `options` tell it from the others.
+    `untracked`: a service or charge, of which there is no stock."""
 
     sku: str
     price: Money
     eans: tuple[str, ...] = ()
     name: str = ""
     untracked: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+    list_price: Money | None = None
+    media: tuple[MediaLink, ...] = ()
+
+
+VARIANT_FIELDS = ("price", "eans", "name", "untracked", "options", "list_price", "media")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,11 @@ class Details:
     name: str = ""
     description: str = ""
     brand: str = ""
-    category_path: tuple[str, ...] = ()
+    category_id: str = ""
+    product_type_id: str = ""
+    status: Status = Status.ACTIVE
+    tags: tuple[str, ...] = ()
+    media: tuple[MediaLink, ...] = ()
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
 
@@ -54,7 +64,10 @@ class Details:
         return tuple(variant.sku for variant in self.variants)
 
 
-FIELDS = ("name", "description", "brand", "category_path", "attributes", "variants")
+FIELDS = (
+    "name", "description", "brand", "category_id", "product_type_id", "status", "tags", "media", "attributes",
+    "variants",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +94,57 @@ Stored = Product | Tombstone
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """The request that created a product: the caller's id of it, and a hash of what it asked for."""
+
+    id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProductCreated:
     product: Product
+    by: str = ""
+    request: Request | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProductUpdated:
+    """`changed` are the paths that differ from the version before."""
+
     product: Product
+    by: str = ""
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ProductDeleted:
     product_id: str
     version: int
+    time: datetime
+    by: str = ""
 
 
 ProductEvent = ProductCreated | ProductUpdated | ProductDeleted
+
+
+class Kind(Enum):
+    """What was done to a product."""
+
+    CREATED = "CREATED"
+    UPDATED = "UPDATED"
+    DELETED = "DELETED"
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One change of a product: the version it led to, when, by whom, what, and the paths that changed."""
+
+    version: int
+    time: datetime
+    by: str
+    kind: Kind
+    changed: tuple[str, ...] = ()
 
 
 def identity(event: ProductEvent) -> tuple[str, int]:
@@ -108,135 +156,74 @@ def identity(event: ProductEvent) -> tuple[str, int]:
             return product_id, version
 
 
-def create(before: Tombstone | None, product_id: str, details: Details, *, etag: str, now: datetime) -> ProductCreated:
+def revision(event: ProductEvent) -> Revision:
+    match event:
+        case ProductCreated(product, by):
+            return Revision(product.version, product.update_time, by, Kind.CREATED)
+        case ProductUpdated(product, by, changed):
+            return Revision(product.version, product.update_time, by, Kind.UPDATED, changed)
+        case ProductDeleted(_, version, time, by):
+            return Revision(version, time, by, Kind.DELETED)
+
+
+def create(
+    before: Tombstone | None,
+    product_id: str,
+    details: Details,
+    *,
+    etag: str,
+    now: datetime,
+    by: str = "",
+    request: Request | None = None,
+) -> ProductCreated:
     version = before.version + 1 if before else 1
-    now = _to_the_millisecond(now)
-    return ProductCreated(Product(product_id, version, etag, now, now, details))
+    now = to_the_millisecond(now)
+    return ProductCreated(Product(product_id, version, etag, now, now, details), by, request)
 
 
-def revise(before: Product, details: Details, *, etag: str, now: datetime) -> ProductUpdated:
-    now = _to_the_millisecond(now)
-    return ProductUpdated(Product(before.product_id, before.version + 1, etag, before.create_time, now, details))
+def revise(before: Product, details: Details, *, etag: str, now: datetime, by: str = "") -> ProductUpdated:
+    now = to_the_millisecond(now)
+    after = Product(before.product_id, before.version + 1, etag, before.create_time, now, details)
+    return ProductUpdated(after, by, differences(before.details, details))
 
 
-def delete(before: Product) -> ProductDeleted:
-    return ProductDeleted(before.product_id, before.version + 1)
+def delete(before: Product, *, now: datetime, by: str = "") -> ProductDeleted:
+    return ProductDeleted(before.product_id, before.version + 1, to_the_millisecond(now), by)
 
 
-def _to_the_millisecond(time: datetime) -> datetime:
+def to_the_millisecond(time: datetime) -> datetime:
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
-def violations(details: Details, fields: Collection[str] = FIELDS) -> list[Violation]:
-    """All that is wrong with `fields` of `details`, each with the path of the field in the Product message."""
-    return [fault for field in fields for fault in _RULES[field](details)]
+_MOST_PATHS = 50
 
 
-def size_violations(details: Details) -> list[Violation]:
-    """One violation if the texts of a product are too long taken together."""
-    if (size := _size(details)) <= MAX_BYTES:
-        return []
-    return [Violation("description", f"the product's texts are {size:,} bytes together, over {MAX_BYTES:,}")]
+def differences(before: Details, after: Details) -> tuple[str, ...]:
+    """The paths, as an update mask would name them, of what differs: 50 at most, then "…"."""
+    paths: list[str] = []
+    for name in FIELDS:
+        old, new = getattr(before, name), getattr(after, name)
+        if name == "attributes":
+            # True equals 1.0 and yet is another value.
+            was, now = ({key: (type(v) is bool, v) for key, v in values.items()} for values in (old, new))
+            paths += [f"attributes.{quoted(key)}" for key in {**was, **now} if was.get(key) != now.get(key)]
+        elif old != new:
+            paths += (name == "variants" and _variant_differences(before, after)) or [name]
+    return (*paths[:_MOST_PATHS], "…") if len(paths) > _MOST_PATHS else tuple(paths)
 
 
-def id_violations(product_id: str, field: str) -> list[Violation]:
-    """One violation if `product_id` can't be the id of a product."""
-    return list(_text(product_id, field, MAX_ID, required=True))
+def _variant_differences(before: Details, after: Details) -> list[str]:
+    old, new = ({variant.sku: variant for variant in details.variants} for details in (before, after))
+    paths: list[str] = []
+    for sku in {**old, **new}:
+        if sku not in old or sku not in new:
+            paths.append(f"variants.{quoted(sku)}")
+        else:
+            fields = (name for name in VARIANT_FIELDS if getattr(old[sku], name) != getattr(new[sku], name))
+            paths += [f"variants.{quoted(sku)}.{name}" for name in fields]
+    return paths
 
 
-def attribute_path(name: str) -> str:
-    shown = name if len(name) <= MAX_ATTRIBUTE_NAME else f"{name[:40]}…"
-    return f'attributes["{shown}"]'
-
-
-def _name(details: Details) -> Iterator[Violation]:
-    yield from _text(details.name, "name", MAX_NAME, required=True)
-
-
-def _description(details: Details) -> Iterator[Violation]:
-    yield from _text(details.description, "description", MAX_DESCRIPTION)
-
-
-def _brand(details: Details) -> Iterator[Violation]:
-    yield from _text(details.brand, "brand", MAX_BRAND)
-
-
-def _category_path(details: Details) -> Iterator[Violation]:
-    yield from _at_most(details.category_path, "category_path", MAX_CATEGORIES)
-    for position, name in enumerate(details.category_path[:MAX_CATEGORIES]):
-        yield from _text(name, f"category_path[{position}]", MAX_CATEGORY, required=True)
-
-
-def _attributes(details: Details) -> Iterator[Violation]:
-    if len(details.attributes) > MAX_ATTRIBUTES:
-        yield Violation("attributes", f"has {len(details.attributes)}, over {MAX_ATTRIBUTES}")
-        return
-    for name, value in details.attributes.items():
-        path = attribute_path(name)
-        if not name.strip() or len(name) > MAX_ATTRIBUTE_NAME:
-            yield Violation(path, f"the name must have 1 to {MAX_ATTRIBUTE_NAME} characters")
-        elif isinstance(value, str):
-            yield from _text(value, path, MAX_ATTRIBUTE_TEXT)
-        elif not isfinite(value):
-            yield Violation(path, "must be a finite number")
-
-
-def _variants(details: Details) -> Iterator[Violation]:
-    if not details.variants:
-        yield Violation("variants", "is required")
-    yield from _at_most(details.variants, "variants", MAX_VARIANTS)
-    first: dict[str, int] = {}
-    for position, variant in enumerate(details.variants[:MAX_VARIANTS]):
-        path = f"variants[{position}]"
-        yield from _text(variant.sku, f"{path}.sku", MAX_ID, required=True)
-        if variant.sku and (earlier := first.setdefault(variant.sku, position)) != position:
-            yield Violation(f"{path}.sku", f"{variant.sku!r} is already that of variants[{earlier}]")
-        if variant.price.nanos < 0:
-            yield Violation(f"{path}.price", "must not be negative")
-        yield from _text(variant.name, f"{path}.name", MAX_NAME)
-        yield from _at_most(variant.eans, f"{path}.eans", MAX_EANS)
-        for number, ean in enumerate(variant.eans[:MAX_EANS]):
-            yield from _ean(ean, f"{path}.eans[{number}]")
-
-
-def _ean(ean: str, path: str) -> Iterator[Violation]:
-    if len(ean) not in _EAN_LENGTHS or not (ean.isascii() and ean.isdigit()):
-        yield Violation(path, f"{ean[:40]!r} must have 8, 12, 13 or 14 digits")
-    elif ean_check_digit(ean[:-1]) != ean[-1]:
-        yield Violation(path, f"{ean!r} has a wrong check digit")
-
-
-def ean_check_digit(digits: str) -> str:
-    """The digit that completes an EAN or GTIN (GS1 General Specifications, 7.9)."""
-    total = sum(int(digit) * (1 if position % 2 else 3) for position, digit in enumerate(reversed(digits)))
-    return str(-total % 10)
-
-
-_RULES = {
-    "name": _name,
-    "description": _description,
-    "brand": _brand,
-    "category_path": _category_path,
-    "attributes": _attributes,
-    "variants": _variants,
-}
-
-
-def _text(text: str, path: str, maximum: int, *, required: bool = False) -> Iterator[Violation]:
-    if required and not text.strip():
-        yield Violation(path, "is required")
-    elif len(text) > maximum:
-        yield Violation(path, f"has {len(text):,} characters, over {maximum:,}")
-
-
-def _at_most(items: Sequence[object], path: str, maximum: int) -> Iterator[Violation]:
-    if len(items) > maximum:
-        yield Violation(path, f"has {len(items)}, over {maximum}")
-
-
-def _size(details: Details) -> int:
-    texts = [details.name, details.description, details.brand, *details.category_path, *details.attributes]
-    texts += [value for value in details.attributes.values() if isinstance(value, str)]
-    for variant in details.variants:
-        texts += (variant.sku, variant.name, *variant.eans)
-    return len("".join(texts).encode())
+def quoted(key: str) -> str:
+    """`key` as a part of a path."""
+    return f"`{key}`" if "." in key or "`" in key else key

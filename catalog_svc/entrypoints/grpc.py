@@ -2,30 +2,41 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any, TypeAlias, TypeVar
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import TypeVar
 
-import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from polymart.catalog.v1 import catalog_service_pb2 as messages
 from polymart.catalog.v1 import product_pb2
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 
 from catalog_svc.application import products as use_cases
-from catalog_svc.application.importing import Answer, Outcome, Row, import_products
-from catalog_svc.application.ports import Products
-from catalog_svc.application.products import Change
-from catalog_svc.domain.product import FIELDS, Details, id_violations, size_violations, violations
+from catalog_svc.application.importing import Answer, Importer, Outcome, Row
+from catalog_svc.application.ports import Filter, Order, Position, Products, Taxonomy
+from catalog_svc.application.products import Change, New, Question
+from catalog_svc.domain.category import path_violations
+from catalog_svc.domain.edits import Edit, parse, touches
+from catalog_svc.domain.product import FIELDS, Details, Product, Request, to_the_millisecond
+from catalog_svc.domain.rules import id_violations, size_violations, violations
 from catalog_svc.entrypoints.batches import batches
-from catalog_svc.protos import product_message, read_details, sold_variant_message, state_message
+from catalog_svc.entrypoints.requests import Context, actor, collect
+from catalog_svc.protos import (
+    STATUS_OF,
+    product_message,
+    read_details,
+    revision_message,
+    sold_variant_message,
+    state_message,
+)
 from chassis.clock import Clock
 from chassis.errors import InvalidArgument, ResourceExhausted, Violation
 from chassis.ids import NewId
-from chassis.rpc.mask import masked_paths
 from chassis.rpc.paging import PageToken, fingerprint, page_size
 from chassis.rpc.validation import Validator
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 M = TypeVar("M", bound=Message)
 
 MAX_PRODUCTS = 500
@@ -41,11 +52,18 @@ _OUTCOMES = {
     Outcome.UNCHANGED: messages.IMPORT_OUTCOME_UNCHANGED,
     Outcome.REJECTED: messages.IMPORT_OUTCOME_REJECTED,
 }
+_ORDERS = {
+    messages.PRODUCT_ORDER_UNSPECIFIED: Order.BY_ID,
+    messages.PRODUCT_ORDER_ID: Order.BY_ID,
+    messages.PRODUCT_ORDER_UPDATE_TIME: Order.OLDEST_CHANGE_FIRST,
+    messages.PRODUCT_ORDER_UPDATE_TIME_DESC: Order.LATEST_CHANGE_FIRST,
+}
 
 
 class CatalogServicer(CatalogServiceServicer):
-    def __init__(self, *, products: Products, clock: Clock, new_id: NewId):
+    def __init__(self, *, products: Products, taxonomy: Taxonomy, clock: Clock, new_id: NewId):
         self._products = products
+        self._taxonomy = taxonomy
         self._clock = clock
         self._new_id = new_id
 
@@ -53,10 +71,11 @@ class CatalogServicer(CatalogServiceServicer):
         validator, given = Validator(request), request.product
         details, faults = _read(given)
         if request.HasField("product"):
-            _collect(validator, [*_given_id(given), *faults], "product.")
+            collect(validator, [*_given_id(given), *faults], "product.")
         validator.done()
+        new = New(given.product_id, details, _request(request), actor(context))
         product = await use_cases.create_product(
-            given.product_id, details, products=self._products, clock=self._clock, new_id=self._new_id
+            new, products=self._products, taxonomy=self._taxonomy, clock=self._clock, new_id=self._new_id
         )
         return product_message(product)
 
@@ -76,41 +95,48 @@ class CatalogServicer(CatalogServiceServicer):
     async def UpdateProduct(self, request: messages.UpdateProductRequest, context: Context) -> product_pb2.Product:
         # What isn't to be changed may be missing, so nothing in the product is required as such.
         validator, given = Validator(request, shallow=["product"]), request.product
-        try:
-            fields = masked_paths(request.update_mask, given, FIELDS)
-        except InvalidArgument as error:
-            _collect(validator, error.violations)
-            fields = [field for field in FIELDS if field in request.update_mask.paths]
-        details, faults = read_details(given)
-        faults = [fault for fault in faults if _top(fault.field) in fields]
+        edits = _edits(request, validator)
+        details, unread = read_details(given)
+        whole = {edit.field for edit in edits if not edit.key}
+        faults = [fault for fault in unread if touches(edits, details, fault)]
         if request.HasField("product"):
             faults += id_violations(given.product_id, "product_id")
-        _collect(validator, [*faults, *violations(details, fields)], "product.")
+        collect(validator, [*faults, *violations(details, [field for field in FIELDS if field in whole])], "product.")
         validator.done()
-        change = Change(given.product_id, details, fields, given.etag)
+        change = Change(given.product_id, details, edits, given.etag, actor(context))
         product = await use_cases.update_product(
-            change, products=self._products, clock=self._clock, new_id=self._new_id
+            change, products=self._products, taxonomy=self._taxonomy, clock=self._clock, new_id=self._new_id
         )
         return product_message(product)
 
     async def DeleteProduct(self, request: messages.DeleteProductRequest, context: Context) -> Empty:
         Validator(request).done()
-        await use_cases.delete_product(request.product_id, request.etag, products=self._products)
+        await use_cases.delete_product(
+            request.product_id, request.etag, actor(context), products=self._products, clock=self._clock
+        )
         return Empty()
+
+    async def ListProductRevisions(
+        self, request: messages.ListProductRevisionsRequest, context: Context
+    ) -> messages.ListProductRevisionsResponse:
+        Validator(request).done()
+        revisions = await use_cases.product_revisions(request.product_id, products=self._products)
+        return messages.ListProductRevisionsResponse(revisions=map(revision_message, revisions))
 
     async def ListProducts(
         self, request: messages.ListProductsRequest, context: Context
     ) -> messages.ListProductsResponse:
-        filters = fingerprint(request)
-        after = str(PageToken.decode(request.page_token, filters).get("after", ""))
+        question = _question(request)
+        made_for = fingerprint(request)
+        after = _position(PageToken.decode(request.page_token, made_for))
         page, more = await use_cases.list_products(
-            after, page_size(request.page_size), request.brand, products=self._products
+            question, after, page_size(request.page_size), products=self._products, taxonomy=self._taxonomy
         )
         # Large products make a page shorter than was asked for.
         fitting = next(_chunks(map(product_message, page), _ANSWER_BYTES), [])
         token = ""
         if more or len(fitting) < len(page):
-            token = PageToken.encode({"after": fitting[-1].product_id}, filters)
+            token = _token(page[len(fitting) - 1], made_for)
         return messages.ListProductsResponse(products=fitting, next_page_token=token)
 
     async def BatchGetVariants(
@@ -125,18 +151,26 @@ class CatalogServicer(CatalogServiceServicer):
     async def StreamProducts(
         self, request: messages.StreamProductsRequest, context: Context
     ) -> AsyncIterator[messages.StreamProductsResponse]:
-        async with aclosing(self._products.stream(include_deleted=request.include_deleted)) as stream:
+        made_for = f"stream {request.include_deleted}"
+        try:
+            after = str(PageToken.decode(request.resume_token, made_for).get("after", ""))
+        except InvalidArgument as error:
+            fault = Violation("resume_token", "is not a token of an earlier stream of the same request")
+            raise InvalidArgument([fault]) from error
+        async with aclosing(self._products.stream(include_deleted=request.include_deleted, after=after)) as stream:
             async for stored in stream:
                 for states in _chunks(map(state_message, stored), _CHUNK_BYTES):
-                    yield messages.StreamProductsResponse(states=states)
+                    token = PageToken.encode({"after": states[-1].product.product_id}, made_for)
+                    yield messages.StreamProductsResponse(states=states, resume_token=token)
 
     async def ImportProducts(
         self, request_iterator: AsyncIterator[messages.ImportProductsRequest], context: Context
     ) -> AsyncIterator[messages.ImportProductsResponse]:
+        importer = Importer(self._products, self._taxonomy, self._clock, self._new_id, actor(context))
         rows = (_row(request) async for request in request_iterator)
         async with aclosing(batches(rows, IMPORT_BATCH)) as taken:
             async for batch in taken:
-                answers = await import_products(batch, products=self._products, clock=self._clock, new_id=self._new_id)
+                answers = await importer.store(batch)
                 yield messages.ImportProductsResponse(results=map(_import_result, answers))
 
 
@@ -150,14 +184,89 @@ def _given_id(given: product_pb2.Product) -> list[Violation]:
     return id_violations(given.product_id, "product_id") if given.product_id else []
 
 
+def _request(request: messages.CreateProductRequest) -> Request | None:
+    if not request.request_id:
+        return None
+    asked = request.product.SerializeToString(deterministic=True)
+    return Request(request.request_id.lower(), sha256(asked).hexdigest())
+
+
+def _edits(request: messages.UpdateProductRequest, validator: Validator) -> list[Edit]:
+    """What the mask names, its faults left with the validator."""
+    paths = request.update_mask.paths
+    if not paths:
+        populated = {field.name for field, _ in request.product.ListFields()}
+        return [Edit(field) for field in FIELDS if field in populated]
+    if list(paths) == ["*"]:
+        return [Edit(field) for field in FIELDS]
+    edits: list[Edit] = []
+    for position, path in enumerate(paths):
+        try:
+            edits.append(parse(path))
+        except ValueError as error:
+            validator.check(False, f"update_mask.paths[{position}]", str(error))
+    return edits
+
+
+def _question(request: messages.ListProductsRequest) -> Question:
+    """Raises InvalidArgument."""
+    validator, wanted = Validator(request), request.filter
+    validator.check(not wanted.status or wanted.status in STATUS_OF, "filter.status", "is not a known status")
+    validator.check(request.order in _ORDERS, "order", "is not a known order")
+    validator.check(request.page_size >= 0, "page_size", "must not be negative")
+    since = None
+    if wanted.HasField("updated_since"):
+        since = _moment(wanted.updated_since)
+        validator.check(since is not None, "filter.updated_since", "is not a time")
+    validator.done()
+    which = Filter(
+        product_type_id=wanted.product_type_id,
+        brand=wanted.brand,
+        status=STATUS_OF.get(wanted.status),
+        updated_since=since,
+    )
+    return Question(wanted.category_id, which, _ORDERS[request.order])
+
+
+def _moment(message: Timestamp) -> datetime | None:
+    """The time, rounded up to the millisecond that is kept; None for one that can't be."""
+    try:
+        return to_the_millisecond(message.ToDatetime(UTC) + timedelta(microseconds=999))
+    except (ValueError, OverflowError):
+        return None
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _token(last: Product, made_for: str) -> str:
+    at = (last.update_time - _EPOCH) // timedelta(milliseconds=1)
+    return PageToken.encode({"after": last.product_id, "at": at}, made_for)
+
+
+def _position(token: dict[str, str | int]) -> Position | None:
+    if not token:
+        return None
+    return Position(str(token["after"]), _EPOCH + timedelta(milliseconds=int(token["at"])))
+
+
 def _row(request: messages.ImportProductsRequest) -> Row:
-    given = request.product
+    given, path = request.product, tuple(request.category_path)
     details, faults = _read(given)
-    faults = [*_given_id(given), *faults]
+    faults = [*_given_id(given), *faults, *path_violations(path, "category_path")]
+    if path and given.category_id:
+        faults.append(Violation("category_path", "must not be given beside category_id"))
     if faults:
         # Its answer needs nothing more of it.
         return Row(request.row, "", Details(), faults)
-    return Row(request.row, given.product_id or details.skus[0], details)
+    return Row(
+        request.row,
+        given.product_id or details.skus[0],
+        details,
+        category_path=path,
+        create_category=request.unknown_category != messages.UNKNOWN_CATEGORY_REJECT,
+        validate_only=request.validate_only,
+    )
 
 
 def _import_result(answer: Answer) -> messages.ImportResult:
@@ -169,16 +278,6 @@ def _import_result(answer: Answer) -> messages.ImportResult:
             messages.ImportViolation(field=fault.field, description=fault.description) for fault in answer.violations
         ],
     )
-
-
-def _collect(validator: Validator, faults: Iterable[Violation], path: str = "") -> None:
-    for fault in faults:
-        validator.check(False, path + fault.field, fault.description)
-
-
-def _top(field: str) -> str:
-    """The top-level field of a path such as `variants[0].price`."""
-    return field.partition("[")[0].partition(".")[0]
 
 
 def _at_most(validator: Validator, items: Sequence[str], field: str, maximum: int) -> None:

@@ -145,6 +145,7 @@ TOPOLOGY = Topology(
         route.type: route
         for group in (
             _events("catalog", "product", "catalog_svc", _PRODUCT_EVENTS),
+            _events("catalog", "category", "catalog_svc", "CategoryChanged"),
             _events("inventory", "reservation", "inventory_svc", f"{_STOCK_REPLIES} StockRestocked"),
             _events("inventory", "stock", "inventory_svc", "StockAvailabilityChanged StockRanLow"),
             _commands("inventory", "order_svc", _STOCK_COMMANDS),
@@ -165,7 +166,7 @@ TOPOLOGY = Topology(
         _consumer("order_svc", "EVT_INVENTORY", "inventory", _STOCK_REPLIES),
         _consumer("order_svc", "EVT_PAYMENT", "payment", _PAYMENT_REPLIES),
         _consumer("order_svc", "EVT_CATALOG", "catalog", _PRODUCT_EVENTS),
-        _consumer("search_svc", "EVT_CATALOG", "catalog", _PRODUCT_EVENTS),
+        _consumer("search_svc", "EVT_CATALOG", "catalog", f"{_PRODUCT_EVENTS} CategoryChanged"),
         _consumer("search_svc", "EVT_INVENTORY", "inventory", "StockAvailabilityChanged"),
         _consumer("notification_svc", "EVT_ORDER", "order", "OrderConfirmed OrderRejected OrderCancelled"),
         _consumer("notification_svc", "EVT_INVENTORY", "inventory", "StockRanLow"),

@@ -21,7 +21,9 @@ from chassis.rpc.errors import errors_as_status
 from chassis.rpc.telemetry import TelemetryAround
 from chassis.telemetry import Tracing
 
-_OVERALL = ""
+# The names that health answers to, beside those of the servicers: whether it can be used, and whether it lives.
+READINESS = ""
+LIVENESS = "liveness"
 _OPTIONS = (
     # Two servers must not share a port unnoticed.
     ("grpc.so_reuseport", 0),
@@ -49,7 +51,11 @@ class Servicer:
 
 
 class RpcServer:
-    """Serves health and reflection once started, the servicers once it accepts, and NOT_SERVING until told."""
+    """Serves health and reflection once started, the servicers once it accepts, and NOT_SERVING until told.
+
+    Health by the name "liveness" is SERVING from the start to the stop: whoever restarts what doesn't answer is not to
+    restart what waits for an engine.
+    """
 
     def __init__(self, service: str, servicers: Sequence[Servicer], *, tracing: Tracing, metrics: Metrics):
         self._interceptor = AroundInterceptor(
@@ -69,6 +75,7 @@ class RpcServer:
         host, port = split_address(address)
         _check_free(host, port, f"POLYMART_GRPC_ADDRESS {address}")
         await self.set_serving(False)
+        await self._health.set(LIVENESS, HealthCheckResponse.SERVING)
         try:
             bound = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -82,7 +89,7 @@ class RpcServer:
 
     async def set_serving(self, serving: bool) -> None:
         status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
-        for name in (_OVERALL, *self._names):
+        for name in (READINESS, *self._names):
             await self._health.set(name, status)
 
     async def stop(self, grace: float) -> None:

@@ -7,6 +7,7 @@ from nats.js.errors import NotFoundError
 
 from chassis.messaging.dead_letters import DeadLetters
 from chassis.messaging.topology import TOPOLOGY
+from chassis.outbox.joined import JoinedOutbox
 from chassis.outbox.port import Outbox
 from chassis.outbox.postgres import PostgresOutbox
 from ops.audit.customers import erased_customers
@@ -56,10 +57,12 @@ async def waiting_messages(stores: Stores) -> dict[str, str]:
     """By queue, what waits in it as a sentence; empty where nothing does."""
     found: dict[str, str] = {}
     outboxes: dict[str, Outbox] = {f"{owner}_svc": PostgresOutbox(stores.postgres[owner]) for owner in OWNERS}
-    outboxes["catalog_svc"] = stores.products.outbox
+    outboxes["catalog_svc"] = JoinedOutbox(stores.products.outbox, stores.taxonomy.outbox)
     for service, outbox in outboxes.items():
         count = (await outbox.backlog()).entries
         found[f"outbox of {service}"] = f"{count} messages wait in the outbox of {service}" if count else ""
+    untold = (await stores.taxonomy.tree()).untold()
+    found["category paths"] = f"{len(untold)} categories have a path that nobody was told" if untold else ""
     for consumer in TOPOLOGY.consumers:
         try:
             info = await stores.nats.js.consumer_info(consumer.stream, consumer.durable)

@@ -5,7 +5,8 @@ from typing import Any
 
 from elasticsearch import NotFoundError
 
-from catalog_svc.domain.product import Stored, Tombstone
+from catalog_svc.domain.category import Tree
+from catalog_svc.domain.product import Status, Stored, Tombstone
 from catalog_svc.domain.product import Variant as CatalogVariant
 from chassis.money import Money
 from ops.audit.report import Report
@@ -28,13 +29,14 @@ async def audit_projections(stores: Stores, report: Report) -> None:
         )
     }
     prices = {(row["product_id"], row["sku"]): row for row in await stores.orders.fetch("SELECT * FROM prices")}
+    tree = await stores.taxonomy.tree()
     index_faults: list[str] = []
     price_faults: list[str] = []
     checked = 0
     async for page in stores.products.stream(include_deleted=True):
         for product in page:
             checked += 1
-            index_faults += _index_faults(product, indexed.pop(product.product_id, None), stock)
+            index_faults += _index_faults(product, indexed.pop(product.product_id, None), stock, tree)
             price_faults += _price_faults(product, prices)
     index_faults += [f"product {product_id} is in the index and not in the catalog" for product_id in indexed]
     price_faults += [
@@ -63,7 +65,9 @@ async def _indexed(engine: Engine) -> AsyncIterator[Indexed]:
         after = hits[-1]["sort"]
 
 
-def _index_faults(product: Stored, indexed: Indexed | None, stock: Mapping[str, tuple[str, int]]) -> Iterator[str]:
+def _index_faults(
+    product: Stored, indexed: Indexed | None, stock: Mapping[str, tuple[str, int]], tree: Tree
+) -> Iterator[str]:
     name = f"product {product.product_id}"
     if indexed is None:
         if not isinstance(product, Tombstone):
@@ -79,13 +83,24 @@ def _index_faults(product: Stored, indexed: Indexed | None, stock: Mapping[str, 
         "name": (details.name, indexed.name),
         "description": (details.description, indexed.description),
         "brand": (details.brand, indexed.brand),
-        "category_path": (tuple(details.category_path), indexed.category_path),
+        "status": (details.status is Status.ACTIVE, indexed.active),
+        "category": (details.category_id, indexed.category.category_id),
+        "tags": (details.tags, indexed.tags),
         "attributes": (dict(details.attributes), dict(indexed.attributes)),
         "variants": (_variants(details.variants), _variants(indexed.variants)),
     }
     for field, (source, copy) in pairs.items():
         if source != copy:
             yield f"{name}: {field} in the index differs from the catalog's"
+    if category := tree.categories.get(details.category_id):
+        path = tree.path(category.category_id)
+        if (indexed.category.path, indexed.category.version) != (path, category.path_version):
+            yield (
+                f"{name}: the index has its category as {indexed.category.path} at version {indexed.category.version}, "
+                f"the catalog as {path} at {category.path_version}"
+            )
+    elif details.category_id:
+        yield f"{name}: its category {details.category_id} isn't in the catalog"
     for sku in (variant.sku for variant in details.variants):
         known = indexed.availability.get(sku)
         seen = (known.level.name, known.version) if known else None
@@ -94,11 +109,11 @@ def _index_faults(product: Stored, indexed: Indexed | None, stock: Mapping[str, 
 
 
 def _variants(variants: Sequence[CatalogVariant] | Sequence[IndexedVariant]) -> list[tuple[object, ...]]:
-    return [(v.sku, v.price, v.name, tuple(v.eans), v.untracked) for v in variants]
+    return [(v.sku, v.price, v.name, tuple(v.eans), v.untracked, dict(v.options)) for v in variants]
 
 
 def _price_faults(product: Stored, prices: dict[tuple[str, str], Any]) -> Iterator[str]:
-    if isinstance(product, Tombstone):
+    if isinstance(product, Tombstone) or product.details.status is not Status.ACTIVE:
         return
     for variant in product.details.variants:
         row = prices.pop((product.product_id, variant.sku), None)

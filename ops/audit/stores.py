@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from catalog_svc.adapters.mongo import Mongo
 from catalog_svc.adapters.mongo_products import MongoProducts
+from catalog_svc.adapters.mongo_taxonomy import MongoTaxonomy
 from chassis.messaging.nats import Nats
 from chassis.postgres import Postgres
 from chassis.service import Resource
@@ -20,6 +22,7 @@ class Stores:
 
     postgres: Mapping[str, Postgres]
     products: MongoProducts
+    taxonomy: MongoTaxonomy
     index: Engine
     nats: Nats
 
@@ -52,12 +55,12 @@ class Stores:
 async def open_stores(info: StackInfo) -> AsyncIterator[Stores]:
     """All stores of a running stack, PostgreSQL's by the auditor's read-only role."""
     databases = {owner: Postgres(url, max_size=2, name="polymart verify") for owner, url in info.auditors.items()}
-    products, index = MongoProducts(info.mongodb_url), Engine(info.elasticsearch_url)
+    mongo, index = Mongo(info.mongodb_url), Engine(info.elasticsearch_url)
     nats = Nats(info.nats_url, "polymart verify")
     async with AsyncExitStack() as stack:
-        resources: list[Resource] = [*databases.values(), products, index, nats]
+        resources: list[Resource] = [*databases.values(), mongo, index, nats]
         for resource in resources:
             await resource.open()
             stack.push_async_callback(resource.close)
         await nats.ready()
-        yield Stores(databases, products, index, nats)
+        yield Stores(databases, MongoProducts(mongo), MongoTaxonomy(mongo), index, nats)

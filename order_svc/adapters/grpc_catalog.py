@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from polymart.catalog.v1.catalog_service_pb2 import BatchGetVariantsRequest
+from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ACTIVE
 
 from chassis.errors import DeadlineExceeded, Unavailable
 from chassis.money import Money
@@ -44,4 +45,5 @@ class GrpcCatalog:
                 untracked=found.variant.untracked,
             )
             for found in answer.variants
+            if found.product_status == PRODUCT_STATUS_ACTIVE
         ]

@@ -126,7 +126,7 @@ class PriceList(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProductState:
-    """A product at one version; `offers` is empty when it was deleted."""
+    """A product at one version; `offers` is empty when it was deleted or isn't sold."""
 
     product_id: str
     version: int

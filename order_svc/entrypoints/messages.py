@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
 from polymart.catalog.v1.events_pb2 import ProductCreated, ProductDeleted, ProductUpdated
+from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ACTIVE
 from polymart.inventory.v1.events_pb2 import StockCommitted, StockRejected, StockReleased, StockReserved
 from polymart.payment.v1.events_pb2 import (
     PaymentAuthorized,
@@ -98,5 +99,6 @@ def _product(message: Message) -> ProductState:
                 untracked=variant.untracked,
             )
             for variant in product.variants
+            if product.status == PRODUCT_STATUS_ACTIVE
         ),
     )

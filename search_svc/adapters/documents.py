@@ -9,6 +9,7 @@ from chassis.money import Money
 from search_svc.domain.product import (
     AttributeValue,
     Availability,
+    Category,
     Product,
     SkuAvailability,
     SkuRecord,
@@ -44,13 +45,15 @@ def product_to_document(product: Product) -> dict[str, Any]:
         "product_id": product.product_id,
         "version": product.version,
         "deleted": product.deleted,
+        "shown": product.active and not product.deleted,
     }
     if product.deleted:
         return document
     price_from = product.price_from
     rest = {
         "description": product.description,
-        "category_path": list(product.category_path),
+        "category_path": list(product.category.path),
+        "tags": list(product.tags),
         "attributes": [_attribute_to_document(name, v) for name, v in sorted(product.attributes.items())],
         "variants": [_variant_to_document(variant) for variant in product.variants],
         # No SKU as a key: engines take a dot in it for a path.
@@ -59,6 +62,8 @@ def product_to_document(product: Product) -> dict[str, Any]:
     return document | {
         "name": product.name,
         "brand": product.brand,
+        "category_id": product.category.category_id,
+        "category_version": product.category.version,
         "categories": product.categories,
         "text": " ".join(filter(None, _searched(product))),
         "codes": [code for variant in product.variants for code in (variant.sku, *variant.eans)],
@@ -77,10 +82,12 @@ def product_from_document(source: Mapping[str, Any]) -> Product:
     return Product(
         product_id=source["product_id"],
         version=source["version"],
+        active=source["shown"],
         name=source["name"],
         description=rest.get("description", ""),
         brand=source["brand"],
-        category_path=tuple(rest["category_path"]),
+        category=Category(source["category_id"], tuple(rest["category_path"]), source["category_version"]),
+        tags=tuple(rest["tags"]),
         attributes={entry["name"]: _attribute_value(entry) for entry in rest["attributes"]},
         variants=tuple(_variant_from_document(entry) for entry in rest["variants"]),
         availability={
@@ -105,13 +112,22 @@ def sku_from_document(sku: str, source: Mapping[str, Any]) -> SkuRecord:
     )
 
 
+def category_to_document(category: Category) -> dict[str, Any]:
+    return {"version": category.version, "path": list(category.path)}
+
+
+def category_from_document(category_id: str, source: Mapping[str, Any]) -> Category:
+    return Category(category_id, tuple(source["path"]), source["version"])
+
+
 def _searched(product: Product) -> Iterator[str]:
     """All that a product is found by. Neighbouring words of the name stand joined as well: "usbc" finds USB-C."""
     yield product.name
     words = _WORD.findall(product.name)
     yield from (first + second for first, second in pairwise(words))
     yield product.brand
-    yield category_name(product.category_path)
+    yield category_name(product.category.path)
+    yield from product.tags
     yield product.description
     for name, value in sorted(product.attributes.items()):
         if isinstance(value, str):
@@ -119,7 +135,7 @@ def _searched(product: Product) -> Iterator[str]:
         elif value is True:
             yield name.replace("_", " ")
     for variant in product.variants:
-        yield from (variant.name, variant.sku, *variant.eans)
+        yield from (variant.name, variant.sku, *variant.eans, *variant.options.values())
 
 
 def _attribute_to_document(name: str, value: AttributeValue) -> dict[str, Any]:
@@ -143,6 +159,7 @@ def _variant_to_document(variant: Variant) -> dict[str, Any]:
         "nanos": str(variant.price.nanos),
         "eans": list(variant.eans),
         "untracked": variant.untracked,
+        "options": [[name, value] for name, value in sorted(variant.options.items())],
     }
 
 
@@ -153,4 +170,5 @@ def _variant_from_document(entry: Mapping[str, Any]) -> Variant:
         name=entry["name"],
         eans=tuple(entry["eans"]),
         untracked=entry["untracked"],
+        options=dict(entry["options"]),
     )

@@ -6,15 +6,17 @@ from typing import Any, Generic
 
 from chassis.errors import Internal, Unavailable
 from search_svc.adapters.documents import (
+    category_from_document,
+    category_to_document,
     product_from_document,
     product_to_document,
     sku_from_document,
     sku_to_document,
 )
 from search_svc.adapters.engine import Engine, is_outage, translated
-from search_svc.adapters.schema import PARTS, PRODUCTS
+from search_svc.adapters.schema import CATEGORIES, PARTS, PRODUCTS
 from search_svc.application.ports import D, DocumentRefused, Documents, IndexMissing, Stored, Write
-from search_svc.domain.product import Product, SkuRecord
+from search_svc.domain.product import Category, Product, SkuRecord
 
 _BULK_BYTES = 5 * 1024 * 1024
 
@@ -89,13 +91,41 @@ class ElasticDocuments(Generic[D]):
 
 
 class ElasticIndex:
-    """The projection's documents: products, and what is known by SKU."""
+    """The projection's documents: products, what is known by SKU, and the paths of categories."""
 
     def __init__(self, engine: Engine):
+        self._engine = engine
         self.products: Documents[Product] = ElasticDocuments(
             engine, PRODUCTS, product_to_document, lambda _, source: product_from_document(source)
         )
         self.skus: Documents[SkuRecord] = ElasticDocuments(engine, PARTS, sku_to_document, sku_from_document)
+        self.categories: Documents[Category] = ElasticDocuments(
+            engine, CATEGORIES, category_to_document, category_from_document
+        )
+
+    async def behind(self, categories: Sequence[Category], limit: int) -> Sequence[str]:
+        older = [
+            {
+                "bool": {
+                    "filter": [
+                        {"term": {"category_id": category.category_id}},
+                        {"range": {"category_version": {"lt": category.version}}},
+                    ]
+                }
+            }
+            for category in categories
+        ]
+        with translated():
+            # What was written before is to be found, so the index is refreshed.
+            await self._engine.client.indices.refresh(index=PRODUCTS)
+            answer = await self._engine.client.search(
+                index=PRODUCTS,
+                query={"bool": {"should": older, "minimum_should_match": 1}},
+                size=limit,
+                source=False,
+                track_total_hits=False,
+            )
+        return [hit["_id"] for hit in answer["hits"]["hits"]]
 
 
 def _bodies(lines: Iterable[bytes]) -> Iterator[list[bytes]]:

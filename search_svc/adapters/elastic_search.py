@@ -18,7 +18,7 @@ Clause = dict[str, Any]
 
 _OPERATORS = re.compile(r"""[.?+*|{}\[\]()"\\#@&<>~^$-]""")
 
-_LIVE: Clause = {"term": {"deleted": False}}
+_LIVE: Clause = {"term": {"shown": True}}
 _FACET_VALUES = 20
 # One or two words must all be there; of more, three quarters.
 _MOST_TERMS = "2<75%"

@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 from polymart.catalog.v1.catalog_service_pb2 import ProductState, StreamProductsRequest
+from polymart.catalog.v1.taxonomy_service_pb2 import ListCategoriesRequest
 from polymart.inventory.v1.inventory_service_pb2 import SkuAvailability as SkuAvailabilityMessage
 from polymart.inventory.v1.inventory_service_pb2 import StreamAvailabilityRequest
 
 from chassis.rpc.client import RpcClient, translated
-from search_svc.domain.product import Product, SkuAvailability
-from search_svc.protos import availability_from_proto, product_from_proto, tombstone
+from search_svc.domain.product import Category, Product, SkuAvailability
+from search_svc.protos import availability_from_proto, category_from_proto, product_from_proto, tombstone
 
 if TYPE_CHECKING:  # the stubs know classes that the generated modules don't have
     from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+    from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceAsyncStub
     from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceAsyncStub
 
 log = structlog.get_logger(__name__)
@@ -26,9 +28,13 @@ class GrpcSources:
     """What can't be read as a product or an availability is left out, and said."""
 
     def __init__(
-        self, catalog: "RpcClient[CatalogServiceAsyncStub]", inventory: "RpcClient[InventoryServiceAsyncStub]"
+        self,
+        catalog: "RpcClient[CatalogServiceAsyncStub]",
+        taxonomy: "RpcClient[TaxonomyServiceAsyncStub]",
+        inventory: "RpcClient[InventoryServiceAsyncStub]",
     ):
         self._catalog = catalog
+        self._taxonomy = taxonomy
         self._inventory = inventory
 
     async def products(self) -> AsyncIterator[Sequence[Product]]:
@@ -41,6 +47,16 @@ class GrpcSources:
                     chunk = []
         if chunk:
             yield chunk
+
+    async def categories(self) -> AsyncIterator[Sequence[Category]]:
+        request = ListCategoriesRequest(page_size=500)
+        while True:
+            with translated("catalog_svc"):
+                page = await self._taxonomy.stub.ListCategories(request)
+            yield [category_from_proto(message) for message in page.categories]
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     async def availability(self) -> AsyncIterator[Mapping[str, SkuAvailability]]:
         chunk: dict[str, SkuAvailability] = {}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic
 
 from search_svc.application.ports import D, DocumentRefused, Stored, Write
-from search_svc.domain.product import Product, SkuRecord
+from search_svc.domain.product import Category, Product, SkuRecord
 
 
 class MemoryDocuments(Generic[D]):
@@ -47,6 +47,18 @@ class MemoryIndex:
     def __init__(self, waits: Callable[[], int] = lambda: 0, refused: frozenset[str] = frozenset()):
         self.products: MemoryDocuments[Product] = MemoryDocuments(waits, refused)
         self.skus: MemoryDocuments[SkuRecord] = MemoryDocuments(waits)
+        self.categories: MemoryDocuments[Category] = MemoryDocuments(waits)
+
+    async def behind(self, categories: Sequence[Category], limit: int) -> Sequence[str]:
+        await asyncio.sleep(0)
+        known = {category.category_id: category.version for category in categories}
+        behind = [
+            product.product_id
+            for product in self.shown().values()
+            if product.category.version < known.get(product.category.category_id, 0)
+        ]
+        await asyncio.sleep(0)
+        return behind[:limit]
 
     def shown(self) -> dict[str, Product]:
         return {key: stored.document for key, stored in self.products.documents.items()}

@@ -12,11 +12,12 @@ from chassis.errors import Unavailable
 from search_svc.adapters.engine import Engine, translated
 from search_svc.application.ports import IndexMissing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change below that isn't only a new field."""
 
 PRODUCTS = "products"
 PARTS = "product-parts"
+CATEGORIES = "product-categories"
 REBUILD = "product-rebuild"
 
 _KEYWORD = {"type": "keyword"}
@@ -49,8 +50,11 @@ _MAPPINGS: Mapping[str, Mapping[str, Any]] = {
         "product_id": _KEYWORD,
         "version": {"type": "long"},
         "deleted": {"type": "boolean"},
+        "shown": {"type": "boolean"},
         "name": {**_WORDS, "fields": {"shown": {"type": "text", "analyzer": "shown"}}},
         "brand": {**_KEYWORD, "fields": {"words": _WORDS}},
+        "category_id": _KEYWORD,
+        "category_version": {"type": "long"},
         "categories": _KEYWORD,
         "text": _WORDS,
         "codes": {**_KEYWORD, "normalizer": "code"},
@@ -63,6 +67,7 @@ _MAPPINGS: Mapping[str, Mapping[str, Any]] = {
         "rest": _STORED_ONLY,
     },
     PARTS: {"version": {"type": "long"}, "level": {"type": "byte"}, "product_ids": _KEYWORD},
+    CATEGORIES: {"version": {"type": "long"}, "path": _KEYWORD},
     REBUILD: {
         "covers": _KEYWORD,
         "holder": _KEYWORD,
@@ -97,9 +102,9 @@ class _Lease:
 
 
 class Indices:
-    """The three indices behind their aliases: products, what is known by SKU, and the rebuild's lease.
+    """The indices behind their aliases: products, what is known by SKU, paths of categories, and the rebuild's lease.
 
-    The lease names the two it covers by their unique ids: where one is lost and made again, it counts no more.
+    The lease names those it covers by their unique ids: where one is lost and made again, it counts no more.
     """
 
     def __init__(self, engine: Engine):
@@ -238,4 +243,4 @@ def _check_version(existing: Mapping[str, _Existing]) -> None:
 
 
 def _covered(existing: Mapping[str, _Existing]) -> str:
-    return f"{existing[PRODUCTS].uuid} {existing[PARTS].uuid}"
+    return " ".join(existing[alias].uuid for alias in (PRODUCTS, PARTS, CATEGORIES))

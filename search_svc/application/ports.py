@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from chassis.errors import PolymartError, Unavailable
-from search_svc.domain.product import Product, SkuAvailability, SkuRecord
+from search_svc.domain.product import Category, Product, SkuAvailability, SkuRecord
 from search_svc.domain.query import IndexStatus, Position, Query, Results
 
-D = TypeVar("D", Product, SkuRecord)
+D = TypeVar("D", Product, SkuRecord, Category)
 
 
 class IndexMissing(Unavailable):
@@ -64,6 +64,13 @@ class Index(Protocol):
     def products(self) -> Documents[Product]: ...
     @property
     def skus(self) -> Documents[SkuRecord]: ...
+    @property
+    def categories(self) -> Documents[Category]: ...
+
+    async def behind(self, categories: Sequence[Category], limit: int) -> Sequence[str]:
+        """The ids of up to `limit` products in these categories that have an older path, of all that was written before
+        this call. Raises IndexMissing, Unavailable."""
+        ...
 
 
 class ProductSearch(Protocol):
@@ -103,6 +110,10 @@ class Sources(Protocol):
 
     def products(self) -> AsyncIterator[Sequence[Product]]:
         """Every product, deleted ones too, a few hundred at a time."""
+        ...
+
+    def categories(self) -> AsyncIterator[Sequence[Category]]:
+        """Every category with its path, a few hundred at a time."""
         ...
 
     def availability(self) -> AsyncIterator[Mapping[str, SkuAvailability]]:

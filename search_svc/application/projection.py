@@ -1,8 +1,9 @@
 """How news becomes documents.
 
-Each source records its own part first and reads the other's after: a product is written before the availability of its
-SKUs is read, an availability before the products of its SKU. So whichever of two concurrent writers comes last sees
-the other's part, and nothing needs to arrive in order. Every write says which revision it replaces.
+Each source records its own part first and reads the others' after: a product is written before the availability of its
+SKUs and the path of its category are read, an availability before the products of its SKU, a path before the products
+of its category are searched. So whichever of two concurrent writers comes last sees the other's part, and nothing needs
+to arrive in order. Every write says which revision it replaces.
 """
 
 import asyncio
@@ -14,10 +15,11 @@ from typing import Generic
 
 from chassis.errors import Aborted
 from search_svc.application.ports import D, Documents, Index, Write
-from search_svc.domain.product import Product, SkuAvailability, SkuRecord
+from search_svc.domain.product import Category, Product, SkuAvailability, SkuRecord
 
 _ATTEMPTS = 10
 _CHUNK = 1_000
+_SEARCHED_TOGETHER = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +45,40 @@ async def apply_products(products: Iterable[Product], *, index: Index) -> None:
 
     skus = await _change(index.skus, users, lambda sku, known: (known or SkuRecord(sku)).used_by(users[sku]))
     availability = _availability(skus.documents.values())
+    categories = await _categories(newest.values(), index)
 
     def newer(product_id: str, known: Product | None) -> Product:
         product = newest[product_id]
-        return (known.updated_by(product) if known else product).with_availability(availability)
+        product = (known.updated_by(product) if known else product).with_availability(availability)
+        return product.with_category(categories.get(product.category.category_id))
 
     stored = await _change(index.products, newest, newer)
 
-    # An availability that was recorded meanwhile may have looked for these products before they were there.
+    # What was recorded meanwhile may have looked for these products before they were there.
     written = [stored.documents[product_id] for product_id in stored.changed]
     records = await _read(index.skus, {sku for product in written for sku in product.skus})
     await _update_availability(_availability(records.values()), written, index=index)
+    await _update_categories(await _categories(written, index), written, index=index)
+
+
+async def apply_categories(news: Iterable[Category], *, index: Index) -> None:
+    """Record the paths of categories, where they are newer, and show them in their products. Raises what
+    apply_products does.
+
+    However many products there are, this can be broken off anywhere and begun again: each says which path it has.
+    """
+    newest: dict[str, Category] = {}
+    for category in news:
+        newest[category.category_id] = newest.get(category.category_id, category).updated_by(category)
+
+    recorded = await _change(
+        index.categories, newest, lambda key, known: known.updated_by(newest[key]) if known else newest[key]
+    )
+    for keys in _chunks(sorted(recorded.documents), _SEARCHED_TOGETHER):
+        categories = [recorded.documents[key] for key in keys]
+        while behind := await index.behind(categories, _CHUNK):
+            products = await _read(index.products, behind)
+            await _update_categories(recorded.documents, products.values(), index=index)
 
 
 async def apply_availability(news: Iterable[tuple[str, SkuAvailability]], *, index: Index) -> None:
@@ -74,6 +99,18 @@ async def _update_availability(
 ) -> None:
     behind = [product.product_id for product in products if product.with_availability(news) != product]
     await _change(index.products, behind, lambda _, known: known and known.with_availability(news))
+
+
+async def _update_categories(news: Mapping[str, Category], products: Iterable[Product], *, index: Index) -> None:
+    def shown(product: Product) -> Product:
+        return product.with_category(news.get(product.category.category_id))
+
+    behind = [product.product_id for product in products if shown(product) != product]
+    await _change(index.products, behind, lambda _, known: known and shown(known))
+
+
+async def _categories(products: Iterable[Product], index: Index) -> dict[str, Category]:
+    return await _read(index.categories, {product.category.category_id for product in products} - {""})
 
 
 def _availability(records: Iterable[SkuRecord]) -> dict[str, SkuAvailability]:
@@ -118,6 +155,6 @@ async def _change(
     return _Outcome(result, changed)
 
 
-def _chunks(keys: Sequence[str]) -> Iterable[Sequence[str]]:
-    for start in range(0, len(keys), _CHUNK):
-        yield keys[start : start + _CHUNK]
+def _chunks(keys: Sequence[str], size: int = _CHUNK) -> Iterable[Sequence[str]]:
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]

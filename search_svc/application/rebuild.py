@@ -6,7 +6,7 @@ from typing import TypeVar
 import structlog
 
 from search_svc.application.ports import DocumentRefused, Index, RebuildLease, Sources
-from search_svc.application.projection import apply_availability, apply_products
+from search_svc.application.projection import apply_availability, apply_categories, apply_products
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,11 @@ async def rebuild(*, holder: str, lease: RebuildLease, index: Index, sources: So
     if not await lease.take(holder, LEASE_SECONDS):
         return False
     log.info("rebuilding the index")
-    # Availability first, so that products find that of their SKUs when they come.
+    # Products last, so that they find their categories and the availability of their SKUs when they come.
+    async for categories in sources.categories():
+        await _apply(categories, lambda items: apply_categories(items, index=index))
+        if not await lease.take(holder, LEASE_SECONDS):
+            return False
     async for news in sources.availability():
         await _apply(list(news.items()), lambda items: apply_availability(items, index=index))
         if not await lease.take(holder, LEASE_SECONDS):

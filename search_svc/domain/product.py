@@ -1,7 +1,7 @@
 """What the index knows of a product, and how news of different sources and ages becomes one document.
 
-A document has two sources: the product itself, and the availability of each of its SKUs. Both carry versions of their
-own, and the newer one wins wherever two meet; so news may come twice and in any order.
+A document has three sources: the product itself, the availability of each of its SKUs, and the path of its category.
+Each carries versions of its own, and the newer one wins wherever two meet; so news may come twice and in any order.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,25 +37,44 @@ class SkuAvailability:
 
 
 @dataclass(frozen=True, slots=True)
+class Category:
+    """A category with its names from the top down; at version 0 the path isn't known yet. Without an id it is none."""
+
+    category_id: str = ""
+    path: tuple[str, ...] = ()
+    version: int = 0
+
+    def updated_by(self, news: "Category | None") -> "Category":
+        """The newer of both, if they are of one category."""
+        if news and news.category_id == self.category_id and news.version > self.version:
+            return news
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     sku: str
     price: Money
     name: str = ""
     eans: tuple[str, ...] = ()
     untracked: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One version of a product; of a deleted one only id and version remain. `availability` is by SKU."""
+    """One version of a product; of a deleted one only id and version remain. Only an `active` one is shown.
+    `availability` is by SKU."""
 
     product_id: str
     version: int
     deleted: bool = False
+    active: bool = True
     name: str = ""
     description: str = ""
     brand: str = ""
-    category_path: tuple[str, ...] = ()
+    category: Category = field(default_factory=Category)
+    tags: tuple[str, ...] = ()
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     availability: Mapping[str, SkuAvailability] = field(default_factory=dict)
@@ -65,10 +84,14 @@ class Product:
         return frozenset(variant.sku for variant in self.variants)
 
     def updated_by(self, incoming: "Product") -> "Product":
-        """The newer of both versions, with what either knows about the availability of its SKUs."""
+        """The newer of both versions, with what either knows about the availability of its SKUs and its category."""
         newest = incoming if incoming.version > self.version else self
         other = self if newest is incoming else incoming
-        return newest.with_availability(other.availability)
+        return newest.with_availability(other.availability).with_category(other.category)
+
+    def with_category(self, news: Category | None) -> Self:
+        """With the path of its category, where that is newer."""
+        return replace(self, category=self.category.updated_by(news))
 
     def with_availability(self, news: Mapping[str, SkuAvailability]) -> Self:
         known = dict(self.availability)
@@ -99,7 +122,7 @@ class Product:
     @property
     def categories(self) -> list[str]:
         """Its category and all above it, each as a path joined by " > "."""
-        path = self.category_path
+        path = self.category.path
         return [category_name(path[: depth + 1]) for depth in range(len(path))]
 
 

@@ -165,7 +165,7 @@ def _hit(hit: Hit) -> pb.SearchHit:
         product_id=product.product_id,
         name=product.name,
         brand=product.brand,
-        category_path=product.category_path,
+        category_path=product.category.path,
         price_from=price.to_proto() if price else None,
         availability=availability_to_proto(product.best_availability),
         highlight=hit.highlight,

@@ -3,19 +3,28 @@
 from collections.abc import Mapping, Sequence
 
 from google.protobuf.message import Message
-from polymart.catalog.v1.events_pb2 import ProductCreated, ProductDeleted, ProductUpdated
+from polymart.catalog.v1.events_pb2 import CategoryChanged, ProductCreated, ProductDeleted, ProductUpdated
 from polymart.inventory.v1.events_pb2 import StockAvailabilityChanged
 
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.subscription import Handler
 from search_svc.application.ports import Index
-from search_svc.application.projection import apply_availability, apply_products
+from search_svc.application.projection import apply_availability, apply_categories, apply_products
 from search_svc.domain.product import Product
-from search_svc.protos import availability_from_proto, product_from_proto, tombstone
+from search_svc.protos import availability_from_proto, category_from_proto, product_from_proto, tombstone
 
 
 async def index_products(messages: Sequence[Envelope], *, tx: Index) -> None:
     await apply_products([_product(message.payload) for message in messages], index=tx)
+
+
+async def index_categories(messages: Sequence[Envelope], *, tx: Index) -> None:
+    news = []
+    for message in messages:
+        payload = message.payload
+        assert isinstance(payload, CategoryChanged)
+        news.append(category_from_proto(payload.category))
+    await apply_categories(news, index=tx)
 
 
 async def index_availability(messages: Sequence[Envelope], *, tx: Index) -> None:
@@ -31,6 +40,7 @@ HANDLERS: Mapping[type[Message], Handler[Index]] = {
     ProductCreated: index_products,
     ProductUpdated: index_products,
     ProductDeleted: index_products,
+    CategoryChanged: index_categories,
     StockAvailabilityChanged: index_availability,
 }
 

@@ -15,7 +15,7 @@ from search_svc.adapters.engine import Engine
 from search_svc.adapters.memory_index import MemoryIndex
 from search_svc.adapters.schema import PRODUCTS, Indices
 from search_svc.application.ports import D, DocumentRefused, Documents, Index, IndexMissing, Write
-from search_svc.domain.product import Availability, Product, SkuAvailability, SkuRecord, Variant
+from search_svc.domain.product import Availability, Category, Product, SkuAvailability, SkuRecord, Variant
 from tests.conftest import free_port
 from tests.unit.search import strategies as some
 
@@ -153,6 +153,26 @@ async def test_a_sku_is_read_as_it_was_written_whatever_it_is_called(index: Inde
     else:
         assert await index.skus.write([Write(record.sku, record, None)]) == set()
     assert (await index.skus.read([record.sku]))[record.sku].document == record
+
+
+async def test_products_whose_path_is_older_are_found_as_soon_as_they_are_written(index: Index) -> None:
+    def lying(product_id: str, category_id: str, version: int) -> Product:
+        return replace(product(product_id), category=Category(category_id, ("x",), version))
+
+    await add(index.products, lying("p", "c", 1), lying("q", "c", 2), lying("r", "d", 1), lying("s", "d", 5))
+    await add(index.products, product("none"), Product("gone", 2, deleted=True))
+    assert sorted(await index.behind([Category("c", (), 2), Category("d", (), 6)], 10)) == ["p", "r", "s"]
+    assert len(await index.behind([Category("c", (), 9)], 1)) == 1
+    assert await index.behind([Category("c", (), 1), Category("e", (), 9)], 10) == []
+
+
+@settings(QUICK, max_examples=30)
+@given(some.categories)
+async def test_a_category_is_read_as_it_was_written(index: Index, category: Category) -> None:
+    known = await index.categories.read([category.category_id])
+    revision = known[category.category_id].revision if known else None
+    assert await index.categories.write([Write(category.category_id, category, revision)]) == set()
+    assert (await index.categories.read([category.category_id]))[category.category_id].document == category
 
 
 async def test_nothing_is_read_from_or_written_to_an_index_that_is_not_there(engine: Engine) -> None:

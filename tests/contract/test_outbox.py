@@ -14,6 +14,7 @@ from pymongo import AsyncMongoClient
 from chassis.ids import uuid7
 from chassis.inbox.memory import MemoryTransaction
 from chassis.messaging.envelope import Envelope
+from chassis.outbox.joined import JoinedOutbox
 from chassis.outbox.memory import MemoryOutbox
 from chassis.outbox.mongo import Document, DocumentCollection, MongoOutbox
 from chassis.outbox.port import Outbox
@@ -44,6 +45,20 @@ class MemoryStore:
 
     async def empty(self) -> None:
         self.outbox = MemoryOutbox()
+
+
+class JoinedStore:
+    """Two outboxes as one; aggregates keep to one of them."""
+
+    def __init__(self) -> None:
+        self._stores = MemoryStore(), MemoryStore()
+        self.outbox = JoinedOutbox(*(store.outbox for store in self._stores))
+
+    async def write(self, aggregate_id: str, envelopes: Sequence[Envelope]) -> None:
+        await self._stores[sum(aggregate_id.encode()) % 2].write(aggregate_id, envelopes)
+
+    async def empty(self) -> None:
+        JoinedStore.__init__(self)
 
 
 class PostgresStore:
@@ -107,10 +122,12 @@ async def mongo_store(
         await closing
 
 
-@pytest.fixture(scope="module", params=["memory", "postgres", "motor", "pymongo"])
+@pytest.fixture(scope="module", params=["memory", "joined", "postgres", "motor", "pymongo"])
 def kind(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Store]:
     if request.param == "memory":
         return nullcontext(MemoryStore())
+    if request.param == "joined":
+        return nullcontext(JoinedStore())
     if request.param == "postgres":
         return postgres_store(request.getfixturevalue("fresh_database"))
     driver = AsyncIOMotorClient if request.param == "motor" else AsyncMongoClient

@@ -1,23 +1,26 @@
-"""What every store of products does, and with which driver."""
+"""What every store of products does, on each engine that is there and with both drivers."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
-from secrets import token_hex
-from urllib.parse import urlsplit
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from polymart.catalog.v1 import events_pb2
 
-from catalog_svc.adapters.memory_products import MemoryProducts
+from catalog_svc.adapters.memory import MemoryProducts
+from catalog_svc.adapters.mongo import Mongo
 from catalog_svc.adapters.mongo_products import MAX_UNSENT, MongoProducts
-from catalog_svc.application.ports import Saved
+from catalog_svc.application.ports import MAX_REVISIONS, Filter, Order, Position, Requested, Saved
 from catalog_svc.domain.product import (
     Details,
+    Kind,
     Product,
     ProductCreated,
+    ProductDeleted,
+    Request,
+    Revision,
+    Status,
     Tombstone,
     Variant,
     create,
@@ -29,7 +32,7 @@ from chassis.errors import Unavailable
 from chassis.ids import uuid7
 from chassis.messaging.envelope import Envelope
 from chassis.money import Money
-from tests.conftest import Engine, free_port
+from tests.conftest import free_port
 from tests.unit.catalog import strategies as some
 
 Store = MemoryProducts | MongoProducts
@@ -37,35 +40,20 @@ Store = MemoryProducts | MongoProducts
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def database_url(engine: Engine) -> str:
-    return urlsplit(engine.url)._replace(path=f"/test_{token_hex(6)}").geturl()
-
-
-@pytest.fixture(params=["memory", "motor", "pymongo"])
-def place(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """A kind of store, and the URL of an empty database for it."""
-    kind: str = request.param
-    return kind, "" if kind == "memory" else database_url(request.getfixturevalue("mongodb"))
+@pytest.fixture
+async def store(mongo_or_memory: Mongo | None) -> Store:
+    if mongo_or_memory is None:
+        return MemoryProducts()
+    products = MongoProducts(mongo_or_memory)
+    await products.migrate()
+    return products
 
 
 @pytest.fixture
-async def store(place: tuple[str, str]) -> AsyncIterator[Store]:
-    kind, url = place
-    if kind == "memory":
-        yield MemoryProducts()
-        return
-    products = MongoProducts(url, "motor" if kind == "motor" else "pymongo")
+async def mongo(empty_mongo: Mongo) -> MongoProducts:
+    products = MongoProducts(empty_mongo)
     await products.migrate()
-    yield products
-    await products.close()
-
-
-@pytest.fixture
-async def mongo(mongodb: Engine) -> AsyncIterator[MongoProducts]:
-    products = MongoProducts(database_url(mongodb))
-    await products.migrate()
-    yield products
-    await products.close()
+    return products
 
 
 def details(*skus: str, name: str = "Mug", brand: str = "") -> Details:
@@ -74,6 +62,10 @@ def details(*skus: str, name: str = "Mug", brand: str = "") -> Details:
 
 def new(product_id: str, *skus: str, brand: str = "", before: Tombstone | None = None) -> ProductCreated:
     return create(before, product_id, details(*skus, brand=brand), etag=uuid7(), now=NOON)
+
+
+def gone(product: Product) -> ProductDeleted:
+    return delete(product, now=NOON)
 
 
 async def stored(store: Store, product_id: str) -> Product:
@@ -125,7 +117,7 @@ async def test_a_product_keeps_gives_up_and_adds_skus(store: Store) -> None:
 async def test_deletion_frees_the_skus_of_any_number_of_products(store: Store) -> None:
     await store.save([new("p", "a"), new("q", "b", "c")])
     for product_id in ("p", "q"):
-        assert await store.save([delete(await stored(store, product_id))]) == [Saved.SAVED]
+        assert await store.save([gone(await stored(store, product_id))]) == [Saved.SAVED]
     assert await store.get(["p", "q"]) == {"p": Tombstone("p", 2), "q": Tombstone("q", 2)}
     assert await store.holders(["a", "b", "c"]) == {}
     assert await store.save([new("r", "a", "b")]) == [Saved.SAVED]
@@ -133,7 +125,7 @@ async def test_deletion_frees_the_skus_of_any_number_of_products(store: Store) -
 
 async def test_versions_go_on_when_a_deleted_product_is_created_again(store: Store) -> None:
     await store.save([new("p", "a")])
-    await store.save([delete(await stored(store, "p"))])
+    await store.save([gone(await stored(store, "p"))])
     assert await store.save([new("p", "a")]) == [Saved.STALE]
     again = new("p", "b", before=Tombstone("p", 2))
     assert await store.save([again]) == [Saved.SAVED]
@@ -157,7 +149,7 @@ async def test_of_two_writes_of_one_version_one_wins(store: Store) -> None:
 async def test_each_write_has_its_event_and_a_refused_one_none(store: Store) -> None:
     created, other = new("p", "a"), new("q", "b")
     updated = revise(created.product, details("a", name="Cup"), etag="e", now=NOON)
-    deleted = delete(updated.product)
+    deleted = gone(updated.product)
     for event in (created, updated, deleted):
         assert await store.save([event]) == [Saved.SAVED]
         assert (await store.save([event]))[0] is not Saved.SAVED
@@ -173,7 +165,7 @@ async def test_each_write_has_its_event_and_a_refused_one_none(store: Store) -> 
 async def test_many_products_are_saved_and_refused_one_by_one(store: Store) -> None:
     await store.save([new(f"old {n}", f"o{n}") for n in range(40)])
     kept = [await stored(store, f"old {n}") for n in range(40)]
-    await store.save([delete(kept[0])])
+    await store.save([gone(kept[0])])
     events = [revise(product, details(f"o{n}", name="Cup"), etag="e", now=NOON) for n, product in enumerate(kept)]
     fresh = [new(f"new {n}", "o1" if n == 7 else f"n{n}") for n in range(250)]
     outcomes = await store.save([*events, *fresh])
@@ -187,28 +179,124 @@ async def test_many_products_are_saved_and_refused_one_by_one(store: Store) -> N
     assert sold["n9"].variant == Variant("n9", Money("GBP", 10**15))
 
 
+async def page(store: Store, which: Filter, order: Order = Order.BY_ID, after: str = "", limit: int = 99) -> list[str]:
+    position = None
+    if after:
+        position = Position(after, (await stored(store, after)).update_time)
+    return [product.product_id for product in await store.page(which, order, position, limit)]
+
+
 async def test_pages_are_ordered_by_id_and_leave_out_what_is_deleted(store: Store) -> None:
     ids = ["Z", "a", "b", "ä", "日本", "9"]
     await store.save([new(product_id, product_id, brand="Acme" if product_id in "ab" else "") for product_id in ids])
-    await store.save([delete(await stored(store, "b"))])
+    await store.save([gone(await stored(store, "b"))])
+    everything, acme = Filter(), Filter(brand="Acme")
+    assert await page(store, everything, limit=3) == ["9", "Z", "a"]
+    assert await page(store, everything, after="a", limit=3) == ["ä", "日本"]
+    assert await page(store, acme) == ["a"]
+    assert await page(store, acme, after="a") == []
+    assert await page(store, Filter(brand="Nobody")) == []
 
-    async def page(after: str, limit: int, brand: str = "") -> list[str]:
-        return [product.product_id for product in await store.page(after, limit, brand)]
 
-    assert await page("", 3) == ["9", "Z", "a"]
-    assert await page("a", 3) == ["ä", "日本"]
-    assert await page("", 9, "Acme") == ["a"]
-    assert await page("a", 9, "Acme") == []
-    assert await page("", 9, "Nobody") == []
+@pytest.mark.parametrize("order", Order)
+async def test_pages_pass_every_filter_in_every_order(store: Store, order: Order) -> None:
+    """Twelve moments of two products each, so that ids break ties."""
+    model: dict[str, Product] = {}
+    for n in range(24):
+        given_ = replace(
+            details(f"s{n}", brand=f"b{n % 2}"),
+            category_id=f"c{n % 3}",
+            product_type_id=f"t{n % 4}",
+            status=list(Status)[n % 3],
+        )
+        at = NOON + timedelta(minutes=n // 2 * 7 % 12)
+        event = create(None, f"p{n:02}", given_, etag="e", now=at)
+        model[f"p{n:02}"] = event.product
+        await store.save([event])
+    since = NOON + timedelta(minutes=5)
+    filters = [
+        Filter(), Filter(brand="b1"), Filter(category_ids=["c0", "c2"]), Filter(product_type_id="t3"),
+        Filter(status=Status.DRAFT), Filter(updated_since=since),
+        Filter(["c1", "none"], "t1", "b1", Status.ACTIVE, since), Filter(category_ids=["none"]),
+    ]  # fmt: skip
+
+    def passes(product: Product, which: Filter) -> bool:
+        d = product.details
+        return (
+            (not which.category_ids or d.category_id in which.category_ids)
+            and which.product_type_id in ("", d.product_type_id)
+            and which.brand in ("", d.brand)
+            and which.status in (None, d.status)
+            and (not which.updated_since or product.update_time >= which.updated_since)
+        )
+
+    for which in filters:
+        expected = sorted(key for key, product in model.items() if passes(product, which))
+        if order is not Order.BY_ID:
+            expected.sort(key=lambda key: (model[key].update_time, key), reverse=order is Order.LATEST_CHANGE_FIRST)
+        seen: list[str] = []
+        while found := await page(store, which, order, seen[-1] if seen else "", 5):
+            seen += found
+        assert seen == expected, which
+
+
+async def test_pages_stay_right_while_products_come_and_go(store: Store) -> None:
+    await store.save([new(f"p{n}", f"s{n}") for n in range(8)])
+    seen = await page(store, Filter(), limit=3)
+    await store.save(
+        [new("p11", "s11"), new("p55", "s55"), gone(await stored(store, "p4")), gone(await stored(store, "p1"))]
+    )
+    seen += await page(store, Filter(), after="p2")
+    assert seen == ["p0", "p1", "p2", "p3", "p5", "p55", "p6", "p7"]
+
+
+async def test_a_request_is_known_by_its_id_once(store: Store) -> None:
+    first = create(None, "p", details("a"), etag="e", now=NOON, request=Request("r1", "hash"))
+    assert await store.requested("r1") is None
+    assert await store.save([first]) == [Saved.SAVED]
+    assert await store.requested("r1") == Requested("p", "hash")
+    again = create(None, "q", details("b"), etag="e", now=NOON, request=Request("r1", "hash"))
+    assert await store.save([again]) == [Saved.STALE]
+    await store.save([gone(await stored(store, "p"))])
+    assert await store.requested("r1") == Requested("p", "hash")
+    other = create(Tombstone("p", 2), "p", details("a"), etag="e", now=NOON, request=Request("r2", "other"))
+    assert await store.save([other]) == [Saved.SAVED]
+    assert await store.requested("r1") is None
+    await store.save([gone(await stored(store, "p"))])
+    assert await store.save([new("p", "a", before=Tombstone("p", 4))]) == [Saved.SAVED]
+    assert await store.requested("r2") is None
+
+
+async def test_the_last_changes_are_kept_and_older_ones_forgotten(store: Store) -> None:
+    assert await store.revisions("p") is None
+    event = create(None, "p", details("a"), etag="e", now=NOON, by="ann")
+    await store.save([event])
+    product = event.product
+    for n in range(MAX_REVISIONS + 3):
+        changed = revise(product, details("a", name=f"Mug {n}"), etag="e", now=NOON, by=f"bob {n}")
+        assert await store.save([changed]) == [Saved.SAVED]
+        await store.outbox.remove(await store.outbox.pending(10))
+        product = changed.product
+    await store.save([delete(product, now=NOON, by="eve")])
+    known = await store.revisions("p")
+    assert known is not None
+    assert len(known) == MAX_REVISIONS
+    assert known[0] == Revision(product.version + 1, NOON, "eve", Kind.DELETED)
+    assert known[1] == Revision(product.version, NOON, f"bob {MAX_REVISIONS + 2}", Kind.UPDATED, ("name",))
+    assert [r.version for r in known] == list(range(product.version + 1, product.version + 1 - MAX_REVISIONS, -1))
 
 
 async def test_a_stream_has_every_product_and_tombstones_on_request(store: Store) -> None:
     await store.save([new(f"p{n}", f"s{n}") for n in range(250)])
-    await store.save([delete(await stored(store, "p7"))])
+    await store.save([gone(await stored(store, "p7"))])
 
     async def streamed(*, include_deleted: bool) -> list[object]:
         return [state async for batch in store.stream(include_deleted=include_deleted) for state in batch]
 
+    ids = [state.product_id for state in await streamed(include_deleted=True)]  # type: ignore[attr-defined]
+    assert ids == sorted(f"p{n}" for n in range(250))
+    rest = [s.product_id async for batch in store.stream(include_deleted=True, after="p98") for s in batch]
+    assert rest == ["p99"]
     products = await streamed(include_deleted=False)
     assert len(products) == 249
     assert all(isinstance(product, Product) for product in products)
@@ -249,23 +337,12 @@ async def test_a_document_holds_a_limited_number_of_unsent_messages(mongo: Mongo
     assert isinstance((await unsent(mongo))[0][1], events_pb2.ProductUpdated)
 
 
-@pytest.mark.parametrize("driver", ["motor", "pymongo"])
-async def test_the_schema_is_pending_until_its_indexes_are_made(mongodb: Engine, driver: str) -> None:
-    products = MongoProducts(database_url(mongodb), driver)  # type: ignore[arg-type]
-    with pytest.raises(Unavailable) as pending:
-        await products.check_schema()
-    assert pending.value.reason == "SCHEMA_PENDING"
-    await asyncio.gather(products.migrate(), products.migrate())
-    await products.check_schema()
-    await products.ready()
-    await products.close()
-
-
 async def test_a_store_that_cannot_be_reached_is_unavailable() -> None:
     url = f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"
-    stores = MongoProducts(url, "motor"), MongoProducts(url, "pymongo")
-    calls = [call for s in stores for call in (s.ready(), s.get(["p"]), s.save([new("p", "a")]))]
+    clients = Mongo(url, "motor"), Mongo(url, "pymongo")
+    stores = [(client, MongoProducts(client)) for client in clients]
+    calls = [call for c, s in stores for call in (c.ready(), s.get(["p"]), s.save([new("p", "a")]))]
     for result in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(result, Unavailable)
-    for store in stores:
-        await store.close()
+    for client in clients:
+        await client.close()

@@ -8,8 +8,11 @@ from urllib.parse import urlsplit
 import grpc
 import pytest
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceStub
 
+from catalog_svc.adapters.mongo import Mongo
 from catalog_svc.adapters.mongo_products import MongoProducts
+from catalog_svc.adapters.mongo_taxonomy import MongoTaxonomy
 from catalog_svc.bootstrap import build, migrate
 from catalog_svc.config import CatalogConfig
 from chassis.messaging.nats import Nats
@@ -19,6 +22,7 @@ from tests.integration.catalog.support import Catalog
 
 if TYPE_CHECKING:
     from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+    from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceAsyncStub
 
 
 @pytest.fixture
@@ -45,10 +49,11 @@ async def start_catalog(config: CatalogConfig, fresh_nats: Nats) -> AsyncIterato
             await started.ready()
         channel = grpc.aio.insecure_channel(started.address)
         running.append((started, channel))
-        store = service.resources[0]
-        assert isinstance(store, MongoProducts)
+        mongo = service.resources[0]
+        assert isinstance(mongo, Mongo)
         stub = cast("CatalogServiceAsyncStub", CatalogServiceStub(channel))
-        return Catalog(started, stub, store, fresh_nats)
+        taxonomy = cast("TaxonomyServiceAsyncStub", TaxonomyServiceStub(channel))
+        return Catalog(started, stub, taxonomy, MongoProducts(mongo), MongoTaxonomy(mongo), fresh_nats)
 
     yield begin
     for started, channel in running:

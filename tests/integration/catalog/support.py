@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 from polymart.catalog.v1.product_pb2 import Product, Variant
 
 from catalog_svc.adapters.mongo_products import MongoProducts
+from catalog_svc.adapters.mongo_taxonomy import MongoTaxonomy
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.nats import Nats
 from chassis.service import RunningService
@@ -20,6 +21,7 @@ from tests.conftest import until
 
 if TYPE_CHECKING:
     from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+    from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceAsyncStub
 
 STREAM = "EVT_CATALOG"
 
@@ -30,21 +32,25 @@ class Catalog:
 
     service: RunningService
     stub: "CatalogServiceAsyncStub"
+    taxonomy: "TaxonomyServiceAsyncStub"
     store: MongoProducts
+    categories: MongoTaxonomy
     nats: Nats
 
     async def published(self) -> list[Message]:
-        """The events on the stream, once the outbox is empty."""
+        """The events on the stream, once all paths are told and the outboxes are empty."""
         await until(self._relayed)
         return [envelope.payload for envelope in await events(self.nats)]
 
     async def _relayed(self) -> bool:
-        return (await self.store.outbox.backlog()).entries == 0
+        untold = (await self.categories.tree()).untold()
+        backlogs = [await store.outbox.backlog() for store in (self.store, self.categories)]
+        return not untold and not any(backlog.entries for backlog in backlogs)
 
 
 async def events(nats: Nats) -> list[Envelope]:
     state = (await nats.js.stream_info(STREAM)).state
-    messages = [await nats.js.get_msg(STREAM, seq) for seq in range(1, state.last_seq + 1)]
+    messages = [await nats.js.get_msg(STREAM, seq) for seq in range(state.first_seq or 1, state.last_seq + 1)]
     return [Envelope.decode(m.subject or "", m.headers, m.data or b"") for m in messages]
 
 

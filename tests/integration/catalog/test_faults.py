@@ -15,6 +15,7 @@ from polymart.catalog.v1 import catalog_service_pb2 as messages
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from polymart.catalog.v1.events_pb2 import ProductCreated
 
+from catalog_svc.adapters.mongo import Mongo
 from catalog_svc.adapters.mongo_products import MongoProducts
 from catalog_svc.bootstrap import build, migrate
 from catalog_svc.config import CatalogConfig
@@ -82,7 +83,8 @@ async def test_a_kill_in_the_middle_of_an_import_loses_and_doubles_nothing(
         with pytest.raises(grpc.aio.AioRpcError):
             await send_and_kill(*running)
     assert answered
-    store = MongoProducts(config.mongodb_url)
+    mongo = Mongo(config.mongodb_url)
+    store = MongoProducts(mongo)
     assert set(await store.get(sorted(answered))) == answered
     # As if the dead relay's lease had run out.
     await store._products.database["leases"].delete_many({})
@@ -98,7 +100,7 @@ async def test_a_kill_in_the_middle_of_an_import_loses_and_doubles_nothing(
             return (await store.outbox.backlog()).entries == 0
 
         await until(relayed, 20)
-    await store.close()
+    await mongo.close()
     told = [e.payload.product.product_id for e in await events(fresh_nats) if isinstance(e.payload, ProductCreated)]
     assert sorted(told) == sorted(f"p{n}" for n in range(ROWS))
 

@@ -12,10 +12,12 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from polymart.catalog.v1 import catalog_service_pb2 as messages
 from polymart.catalog.v1.events_pb2 import ProductCreated, ProductDeleted, ProductUpdated
-from polymart.catalog.v1.product_pb2 import AttributeValue, Product
+from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_DRAFT, AttributeValue, Product
 
+from catalog_svc.adapters.mongo import Mongo
 from catalog_svc.adapters.mongo_products import MongoProducts
-from catalog_svc.application.products import create_product
+from catalog_svc.adapters.mongo_taxonomy import MongoTaxonomy
+from catalog_svc.application.products import New, create_product
 from catalog_svc.bootstrap import migrate
 from catalog_svc.config import CatalogConfig
 from catalog_svc.domain.product import Details, Variant
@@ -58,12 +60,13 @@ async def test_a_life_of_a_product(
     start_catalog: Callable[..., Awaitable[Catalog]], config: CatalogConfig, driver: str
 ) -> None:
     catalog = await start_catalog(config.model_copy(update={"mongodb_driver": driver}))
-    given = product("p/1 ü", "a", "b", brand="Acme", category_path=["Kitchen", "Mugs"])
+    given = product("p/1 ü", "a", "b", brand="Acme", tags=["new"], status=PRODUCT_STATUS_DRAFT)
     given.attributes["colour.main"].text = "blue"
     given.attributes["height"].number = 9.5
     given.attributes["$dishwasher"].flag = True
     created = await create(catalog, given)
     assert (created.version, created.attributes, created.variants) == (1, given.attributes, given.variants)
+    assert (created.tags, created.status) == (["new"], PRODUCT_STATUS_DRAFT)
     assert created.etag
     assert created.create_time == created.update_time
     assert await get(catalog, "p/1 ü") == created
@@ -86,7 +89,7 @@ async def test_a_life_of_a_product(
 
 
 async def test_bad_input_lists_every_violation(catalog: Catalog) -> None:
-    bad = Product(product_id="x" * 129, category_path=[""])
+    bad = Product(product_id="x" * 129, tags=[""])
     bad.attributes["size"].CopyFrom(AttributeValue(number=float("nan")))
     bad.attributes["none"].CopyFrom(AttributeValue())
     for sku in ("a", "a", ""):
@@ -94,7 +97,7 @@ async def test_bad_input_lists_every_violation(catalog: Catalog) -> None:
     bad.variants[1].price.currency_code = "pound"
     bad.variants[2].price.currency_code, bad.variants[2].price.units = "GBP", -1
     fields = {
-        "product.product_id", "product.name", "product.category_path[0]",
+        "product.product_id", "product.name", "product.tags[0]",
         'product.attributes["size"]', 'product.attributes["none"]',
         "product.variants[0].price", "product.variants[1].price", "product.variants[2].price",
         "product.variants[1].sku", "product.variants[2].sku",
@@ -181,9 +184,11 @@ async def test_pages_batches_and_streams(catalog: Catalog) -> None:
     pages = await listed(page_size=50)
     assert [len(page) for page in pages] == [50, 50, 19]
     assert [*chain(*pages)] == alive
-    assert [*chain(*await listed(page_size=20, brand="Other"))] == [f"p{n:03}" for n in range(0, 120, 3)]
+    assert [*chain(*await listed(page_size=20, filter=messages.ProductFilter(brand="Other")))] == [
+        f"p{n:03}" for n in range(0, 120, 3)
+    ]
     first = await catalog.stub.ListProducts(messages.ListProductsRequest(page_size=1), timeout=LIMIT)
-    other = messages.ListProductsRequest(page_token=first.next_page_token, brand="Acme")
+    other = messages.ListProductsRequest(page_token=first.next_page_token, filter=messages.ProductFilter(brand="Acme"))
     assert (await refusal(catalog.stub.ListProducts(other, timeout=LIMIT)))[2] == {"page_token"}
 
     skus = messages.BatchGetVariantsRequest(skus=["s9", "none", "s7", "s1"])
@@ -274,17 +279,20 @@ async def test_a_client_that_stops_in_the_middle_leaves_what_was_answered(catalo
 async def test_a_relay_killed_before_it_cleared_publishes_again_under_the_same_id(
     start_catalog: Callable[..., Awaitable[Catalog]], config: CatalogConfig, fresh_nats: Nats, broker: str
 ) -> None:
-    store = MongoProducts(config.mongodb_url)
+    mongo = Mongo(config.mongodb_url)
+    store = MongoProducts(mongo)
     await store.migrate()
     details = Details(name="Mug", variants=(Variant("a", Price("GBP", 100)),))
-    await create_product("p", details, products=store, clock=SystemClock(), new_id=uuid7)
+    await create_product(
+        New("p", details), products=store, taxonomy=MongoTaxonomy(mongo), clock=SystemClock(), new_id=uuid7
+    )
     (entry,) = await store.outbox.pending(10)
     # Published, but never removed: here a relay dies.
     assert await Publisher(fresh_nats).publish([entry]) == {entry.id}
     if broker == "forgot":
         await fresh_nats.js.delete_stream(STREAM)
         await ensure_topology(fresh_nats)
-    await store.close()
+    await mongo.close()
     catalog = await start_catalog()
     assert len(await catalog.published()) == 1
     assert [event.id for event in await events(fresh_nats)] == [entry.id]

@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from chassis.config import ServiceConfig
 from chassis.errors import Unavailable
 from chassis.postgres import Postgres
+from chassis.rpc.server import LIVENESS
 from chassis.service import CannotListen, Check, start
 from tests.conftest import Engine, until
 from tests.integration.chassis_rpc.echo import NAME, Echo, running, service, text
@@ -103,6 +104,7 @@ async def test_nothing_is_served_before_the_schema_is_there() -> None:
     story: list[str] = []
     async with running(wait=False, schema=schema, workers=[Part("relay", story)]) as stage:
         assert await stage.health() == await stage.health(NAME) == "NOT_SERVING"
+        assert await stage.health(LIVENESS) == "SERVING"
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stage.stub.unary(text("x"), timeout=5)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -128,6 +130,7 @@ async def test_health_follows_the_checks() -> None:
             assert await stage.serving()
             fault = OSError("gone")
             await until(stage.not_serving, 5)
+            assert await stage.health(LIVENESS) == "SERVING"
             assert await stage.stub.unary(text("x"), timeout=5) == text("x")
             fault = None
             await until(stage.serving, 5)
@@ -241,7 +244,7 @@ async def test_a_taken_address_is_named() -> None:
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, os, sys
 from chassis.config import PostgresUrl, ServiceConfig
 from chassis.errors import Unavailable
 from chassis.metrics import Metrics
@@ -249,10 +252,13 @@ from chassis.service import Service, main
 
 class Config(ServiceConfig):
     postgres_url: PostgresUrl
+    mark: str = ""
 
 async def migrate(config):
     if "nowhere" in config.postgres_url:
         raise Unavailable("PostgreSQL can't be reached")
+    if "later" in config.postgres_url and not os.path.exists(config.mark):
+        raise Unavailable("PostgreSQL can't be reached yet")
     print("migrated")
 
 def build(config):
@@ -294,7 +300,7 @@ async def test_bad_settings_and_arguments_end_with_one_clear_line_each(program: 
     async with running() as stage:
         cases: list[tuple[list[str], dict[str, str], int, str]] = [
             ([], {"POLYMART_LOG_LEVEL": "LOUD"}, 2, "tiny_svc: POLYMART_(LOG_LEVEL|POSTGRES_URL): .*\n" * 2),
-            (["frobnicate"], {"POLYMART_POSTGRES_URL": URL}, 2, r"usage: python -m tiny_svc \[migrate\]\n"),
+            (["frobnicate"], {"POLYMART_POSTGRES_URL": URL}, 2, r"usage: python -m tiny_svc \[migrate \[--wait\]\]\n"),
             (
                 [],
                 {"POLYMART_POSTGRES_URL": URL, "POLYMART_GRPC_ADDRESS": stage.running.address},
@@ -323,3 +329,14 @@ async def test_migrate_migrates_and_sigterm_drains(program: Program) -> None:
     _, err = await asyncio.wait_for(serving.communicate(), 20)
     assert serving.returncode == 0, err
     assert b'"event": "stopped"' in err
+
+
+async def test_a_migration_that_may_wait_waits_for_its_store(program: Program, tmp_path: Path) -> None:
+    mark = tmp_path / "there"
+    settings = {"POLYMART_POSTGRES_URL": "postgresql://later/x", "POLYMART_MARK": str(mark)}
+    migrating = await program("migrate", "--wait", **settings)
+    assert migrating.stderr is not None
+    assert b"PostgreSQL can't be reached yet" in await asyncio.wait_for(migrating.stderr.readline(), 20)
+    mark.touch()
+    out, err = await asyncio.wait_for(migrating.communicate(), 20)
+    assert (migrating.returncode, out) == (0, b"migrated\n"), err

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.type.money_pb2 import Money as MoneyMessage
 from nats.aio.msg import Msg
 from polymart.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
-from polymart.catalog.v1.product_pb2 import Product, Variant
+from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ACTIVE, Product, Variant
 from polymart.inventory.v1 import commands_pb2 as stock
 from polymart.inventory.v1.events_pb2 import StockCommitted, StockReleased, StockReserved
 from polymart.order.v1 import order_pb2, order_service_pb2, order_service_pb2_grpc
@@ -78,7 +78,11 @@ class CatalogDouble(catalog_service_pb2_grpc.CatalogServiceServicer):
         units, _, cents = price.partition(".")
         money = MoneyMessage(currency_code=more.pop("currency", "GBP"), units=int(units), nanos=int(cents) * 10**7)
         product = Product(
-            product_id=f"p-{sku}", name=sku.title(), version=version, variants=[Variant(sku=sku, price=money, **more)]
+            product_id=f"p-{sku}",
+            name=sku.title(),
+            version=version,
+            status=more.pop("status", PRODUCT_STATUS_ACTIVE),
+            variants=[Variant(sku=sku, price=money, **more)],
         )
         self.products[sku] = product
         return product
@@ -91,7 +95,11 @@ class CatalogDouble(catalog_service_pb2_grpc.CatalogServiceServicer):
         return catalog_service_pb2.BatchGetVariantsResponse(
             variants=[
                 catalog_service_pb2.ProductVariant(
-                    product_id=p.product_id, product_version=p.version, product_name=p.name, variant=p.variants[0]
+                    product_id=p.product_id,
+                    product_version=p.version,
+                    product_name=p.name,
+                    product_status=p.status,
+                    variant=p.variants[0],
                 )
                 for p in found
             ]

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest
 from google.protobuf.message import Message
-from polymart.catalog.v1.events_pb2 import ProductCreated, ProductDeleted
+from polymart.catalog.v1.events_pb2 import ProductCreated, ProductDeleted, ProductUpdated
+from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ARCHIVED, PRODUCT_STATUS_DRAFT
 from polymart.inventory.v1 import commands_pb2 as stock
 from polymart.inventory.v1.events_pb2 import Shortage, StockRejected, StockReserved
 from polymart.order.v1 import events_pb2, order_pb2
@@ -210,6 +211,34 @@ async def test_prices_that_were_heard_need_no_catalog(shop: Shop) -> None:
         await replica.place(("MUG", 1), ("CHAIR", 1))
     assert raised.value.reason == "CATALOG_UNAVAILABLE"
     assert lamp.variants[0].price == order.lines[1].unit_price
+
+
+async def test_only_what_is_active_is_sold_whether_it_was_heard_or_asked_for(shop: Shop) -> None:
+    replica = await shop.open()
+    mug = shop.catalog.sells("MUG")
+    await shop.publish(ProductCreated(product=mug), "p-MUG")
+    await replica.place(("MUG", 1))
+    for version, status in ((2, PRODUCT_STATUS_ARCHIVED), (4, PRODUCT_STATUS_DRAFT)):
+        withdrawn = shop.catalog.sells("MUG", version=version, status=status)
+        await shop.publish(ProductUpdated(product=withdrawn), "p-MUG")
+        await until(lambda: _unknown(replica, place_request(("MUG", 1))))
+        again = shop.catalog.sells("MUG", "3.00", version=version + 1)
+        await shop.publish(ProductUpdated(product=again), "p-MUG")
+        assert (await _sold_again(replica)).total.units == 3
+
+
+async def _sold_again(replica: Replica) -> order_pb2.Order:
+    placed: list[order_pb2.Order] = []
+
+    async def sold() -> bool:
+        try:
+            placed.append(await replica.place(("MUG", 1)))
+        except InvalidArgument:
+            return False
+        return True
+
+    await until(sold)
+    return placed[0]
 
 
 async def test_orders_are_accepted_while_the_broker_is_down(shop: Shop) -> None:

@@ -13,8 +13,15 @@ from google.rpc.error_details_pb2 import BadRequest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_status import rpc_status
-from polymart.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
-from polymart.catalog.v1.events_pb2 import ProductCreated, ProductDeleted, ProductUpdated
+from polymart.catalog.v1 import (
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    taxonomy_service_pb2,
+    taxonomy_service_pb2_grpc,
+)
+from polymart.catalog.v1.category_pb2 import Category
+from polymart.catalog.v1.events_pb2 import CategoryChanged, ProductCreated, ProductDeleted, ProductUpdated
+from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ACTIVE
 from polymart.catalog.v1.product_pb2 import Product as ProductMessage
 from polymart.catalog.v1.product_pb2 import Variant as VariantMessage
 from polymart.inventory.v1 import inventory_service_pb2, inventory_service_pb2_grpc
@@ -49,6 +56,7 @@ def product(product_id: str, name: str = "Mug", *skus: str, version: int = 1, **
     price = Money.parse(fields.pop("currency", "GBP"), fields.pop("price", "2.50")).to_proto()
     untracked = fields.pop("untracked", False)
     attributes = fields.pop("attributes", {})
+    fields.setdefault("status", PRODUCT_STATUS_ACTIVE)
     variants = [VariantMessage(sku=sku, price=price, untracked=untracked) for sku in skus or (f"sku-{product_id}",)]
     message = ProductMessage(product_id=product_id, name=name, version=version, variants=variants, **fields)
     for key, value in attributes.items():
@@ -65,12 +73,17 @@ def deleted(product_id: str, version: int) -> Message:
     return ProductDeleted(product_id=product_id, version=version)
 
 
+def placed(category_id: str, *path: str, version: int = 1) -> Message:
+    return CategoryChanged(category=Category(category_id=category_id, path=path, path_version=version))
+
+
 def stocked(sku: str, level: "Availability.ValueType" = AVAILABILITY_IN_STOCK, version: int = 1) -> Message:
     return StockAvailabilityChanged(sku=sku, availability=level, version=version)
 
 
 class Peers(
     catalog_service_pb2_grpc.CatalogServiceServicer,
+    taxonomy_service_pb2_grpc.TaxonomyServiceServicer,
     inventory_service_pb2_grpc.InventoryServiceServicer,
 ):
     """Catalog and inventory as their streams show them: what was `told` of them last, a few entries a response."""
@@ -78,6 +91,7 @@ class Peers(
     def __init__(self) -> None:
         self.address = ""
         self.products: dict[str, catalog_service_pb2.ProductState] = {}
+        self.categories: dict[str, Category] = {}
         self.availability: dict[str, inventory_service_pb2.SkuAvailability] = {}
         self.streams = 0
         self.breaks = 0  # so many streams of products yet to break off
@@ -94,6 +108,8 @@ class Peers(
                     tombstone = ProductMessage(product_id=payload.product_id, version=payload.version)
                     state = catalog_service_pb2.ProductState(product=tombstone, deleted=True)
                     self.products[payload.product_id] = state
+                case CategoryChanged():
+                    self.categories[payload.category.category_id] = payload.category
                 case StockAvailabilityChanged():
                     self.availability[payload.sku] = inventory_service_pb2.SkuAvailability(
                         sku=payload.sku, availability=payload.availability, version=payload.version
@@ -112,6 +128,15 @@ class Peers(
                 self.breaks -= 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
 
+    async def ListCategories(
+        self, request: taxonomy_service_pb2.ListCategoriesRequest, context: object
+    ) -> taxonomy_service_pb2.ListCategoriesResponse:
+        begin, known = int(request.page_token or 0), list(self.categories.values())
+        following = str(begin + 3) if begin + 3 < len(known) else ""
+        return taxonomy_service_pb2.ListCategoriesResponse(
+            categories=known[begin : begin + 3], next_page_token=following
+        )
+
     async def StreamAvailability(
         self, request: inventory_service_pb2.StreamAvailabilityRequest, context: object
     ) -> AsyncIterator[inventory_service_pb2.StreamAvailabilityResponse]:
@@ -124,6 +149,7 @@ class Peers(
 async def peers_serving() -> AsyncIterator[Peers]:
     peers, server = Peers(), grpc.aio.server()  # type: ignore[abstract]
     catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(peers, server)
+    taxonomy_service_pb2_grpc.add_TaxonomyServiceServicer_to_server(peers, server)
     inventory_service_pb2_grpc.add_InventoryServiceServicer_to_server(peers, server)
     peers.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
@@ -151,9 +177,7 @@ class Search:
     async def publish_only(self, *payloads: Message) -> list[Envelope]:
         envelopes = []
         for payload in payloads:
-            about = payload.product if isinstance(payload, ProductCreated | ProductUpdated) else payload
-            key = about.sku if isinstance(about, StockAvailabilityChanged) else about.product_id  # type: ignore[attr-defined]
-            envelopes.append(Envelope.new(payload, aggregate_id=key, source="test"))
+            envelopes.append(Envelope.new(payload, aggregate_id=_about(payload), source="test"))
         await Publisher(self.nats).send(envelopes)
         self.sent += envelopes
         return envelopes
@@ -196,9 +220,9 @@ class Search:
         return not await self.serving()
 
     async def documents(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """All that the engine holds of products and SKUs."""
+        """All that the engine holds of products, SKUs and categories."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
-        for alias in (PRODUCTS, "product-parts"):
+        for alias in (PRODUCTS, "product-parts", "product-categories"):
             await self.engine.client.indices.refresh(index=alias)
             answer = await self.engine.client.search(index=alias, size=1_000)
             found[alias] = {hit["_id"]: hit["_source"] for hit in answer["hits"]["hits"]}
@@ -208,6 +232,17 @@ class Search:
         await self.channel.close()
         await self.engine.close()
         await self.service.drain_and_stop()
+
+
+def _about(payload: Any) -> str:
+    match payload:
+        case ProductCreated() | ProductUpdated():
+            return str(payload.product.product_id)
+        case CategoryChanged():
+            return str(payload.category.category_id)
+        case StockAvailabilityChanged():
+            return str(payload.sku)
+    return str(payload.product_id)
 
 
 async def search_service(url: str, nats: Nats, peers: Peers) -> Search:

@@ -15,16 +15,24 @@ from search_svc.adapters.engine import Engine
 from search_svc.adapters.schema import PRODUCTS, Indices
 from search_svc.application.ports import IndexMissing
 from search_svc.application.rebuild import rebuild
-from search_svc.domain.product import Availability, Product, SkuAvailability, Variant
+from search_svc.domain.product import Availability, Category, Product, SkuAvailability, Variant
 from tests.integration.search.support import filled
+
+VERSION = schema.SCHEMA_VERSION
 
 
 def item(product_id: str, version: int = 1) -> Product:
-    return Product(product_id, version, name="Mug", variants=(Variant(f"sku {product_id}", Money("GBP", 10**9)),))
+    return Product(
+        product_id,
+        version,
+        name="Mug",
+        category=Category("c"),
+        variants=(Variant(f"sku {product_id}", Money("GBP", 10**9)),),
+    )
 
 
 class Owners:
-    """Catalog and inventory, of `products` and all their SKUs in stock."""
+    """Catalog and inventory, of `products` in one category and all their SKUs in stock."""
 
     def __init__(self, *products: Product):
         self._products = products
@@ -33,6 +41,9 @@ class Owners:
         for begin in range(0, len(self._products), 3):
             await asyncio.sleep(0)
             yield self._products[begin : begin + 3]
+
+    async def categories(self) -> AsyncIterator[Sequence[Category]]:
+        yield [Category("c", ("Cups",), 1)]
 
     async def availability(self) -> AsyncIterator[Mapping[str, SkuAvailability]]:
         for sku in {sku for product in self._products for sku in product.skus}:
@@ -86,12 +97,12 @@ async def test_the_state_of_the_index_is_told(engine: Engine, indices: Indices) 
     stocked = replace(item("p"), availability={"sku p": SkuAvailability(Availability.LOW, 1)})
     await filled(engine, [stocked, out, gone])
     status = await search.status()
-    assert (status.index, status.products, status.products_in_stock) == ("products-1-000001", 2, 1)
+    assert (status.index, status.products, status.products_in_stock) == (f"products-{VERSION}-000001", 2, 1)
     assert status.rebuilding
     await indices.take("a", 60)
     await indices.complete("a")
     assert not (await search.status()).rebuilding
-    await engine.client.indices.delete(index="products-1-000001")
+    await engine.client.indices.delete(index=f"products-{VERSION}-000001")
     status = await search.status()
     assert (status.index, status.products, status.rebuilding) == ("", 0, True)
 
@@ -99,7 +110,7 @@ async def test_the_state_of_the_index_is_told(engine: Engine, indices: Indices) 
 async def test_indices_are_made_by_any_number_at_once(engine: Engine) -> None:
     await asyncio.gather(*(Indices(engine).migrate() for _ in range(8)), *(Indices(engine).prepare() for _ in range(8)))
     await Indices(engine).migrate()
-    assert len((await engine.client.indices.get(index="product*")).body) == 3
+    assert len((await engine.client.indices.get(index="product*")).body) == 4
     assert not await Indices(engine).built()
 
 
@@ -107,7 +118,7 @@ async def test_indices_of_another_version_are_replaced_by_any_number_at_once(
     engine: Engine, indices: Indices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await filled(engine, [item("p")])
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", VERSION + 1)
     with pytest.raises(Unavailable, match="another version"):
         await indices.check_schema()
     with pytest.raises(Unavailable, match="another version"):
@@ -115,13 +126,14 @@ async def test_indices_of_another_version_are_replaced_by_any_number_at_once(
     await asyncio.gather(*(Indices(engine).migrate() for _ in range(8)))
     await indices.check_schema()
     found = (await engine.client.indices.get(index="product*")).body
-    assert sorted(found) == ["product-parts-2-000001", "product-rebuild-2-000001", "products-2-000001"]
+    aliases = ("product-categories", "product-parts", "product-rebuild", "products")
+    assert sorted(found) == [f"{alias}-{VERSION + 1}-000001" for alias in aliases]
     assert (await engine.client.count(index=PRODUCTS))["count"] == 0
     assert not await indices.built()
 
 
 async def test_an_index_that_lost_its_alias_gets_it_again(engine: Engine, indices: Indices) -> None:
-    await engine.client.indices.delete_alias(index="products-1-000001", name=PRODUCTS)
+    await engine.client.indices.delete_alias(index=f"products-{VERSION}-000001", name=PRODUCTS)
     with pytest.raises(IndexMissing):
         await indices.built()
     await indices.prepare()
@@ -147,3 +159,4 @@ async def test_a_rebuild_leaves_out_what_the_engine_refuses(engine: Engine) -> N
     assert await rebuild(holder="a", lease=Indices(engine), index=ElasticIndex(engine), sources=owners)
     found = await ElasticIndex(engine).products.read(["p", "bad", "q"])
     assert found.keys() == {"p", "q"}
+    assert found["p"].document.category.path == ("Cups",)

@@ -15,7 +15,7 @@ from search_svc.adapters.elastic_search import ElasticProductSearch
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.schema import Indices
 from search_svc.application.search import search_products
-from search_svc.domain.product import AttributeValue, Availability, Product, SkuAvailability, Variant
+from search_svc.domain.product import AttributeValue, Availability, Category, Product, SkuAvailability, Variant
 from search_svc.domain.query import Hit, Position, PriceRange, Query, Results, Sort
 from tests.integration.search.support import filled
 
@@ -26,6 +26,10 @@ NASTY = (
 )  # fmt: skip
 BRANDS = ("Acme", "acme", "Ünlü & Söhne", 'x"y', "")
 PATHS = ((), ("Home",), ("Home", "Lamps"), ("Home", "Lamps", "Desk"), ("Ho.*",))
+
+
+def place(path: tuple[str, ...]) -> Category:
+    return Category("/".join(path), path, 1)
 
 
 @st.composite
@@ -45,7 +49,7 @@ def shelves(draw: st.DrawFn) -> list[Product]:
                 1,
                 name="Mug",
                 brand=draw(st.sampled_from(BRANDS)),
-                category_path=draw(st.sampled_from(PATHS)),
+                category=draw(st.sampled_from(PATHS).map(place)),
                 attributes=draw(st.dictionaries(st.sampled_from(NASTY), values, max_size=4)),
                 variants=variants,
                 availability={
@@ -218,7 +222,7 @@ async def test_what_shoppers_type_finds_what_they_mean(engine: Engine, search: E
         [
             coded,
             item("cable", "USB-C cable", brand="Würth", attributes={"colour": "space grey", "fast_charging": True}),
-            item("shirts", "Men's shirts", category_path=("Clothing", "Shirts"), description="Soft as a cloud"),
+            item("shirts", "Men's shirts", category=place(("Clothing", "Shirts")), description="Soft as a cloud"),
         ],
     )
     for text, expected in {

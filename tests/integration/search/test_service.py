@@ -10,14 +10,14 @@ from typing import Any
 from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 from polymart.catalog.v1.events_pb2 import ProductCreated
-from polymart.catalog.v1.product_pb2 import AttributeValue
+from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ARCHIVED, PRODUCT_STATUS_DRAFT, AttributeValue
 from polymart.inventory.v1.stock_pb2 import AVAILABILITY_IN_STOCK, AVAILABILITY_LOW, AVAILABILITY_OUT
 from polymart.search.v1 import search_service_pb2 as pb
 
 from chassis.messaging.nats import ensure_topology
 from chassis.messaging.publisher import Publisher
 from chassis.rpc.paging import PageToken, fingerprint
-from tests.integration.search.support import LIMIT, Search, deleted, product, refusal, stocked, updated
+from tests.integration.search.support import LIMIT, Search, deleted, placed, product, refusal, stocked, updated
 
 
 def facets(answer: pb.SearchProductsResponse) -> dict[str, list[tuple[str, int]]]:
@@ -27,11 +27,11 @@ def facets(answer: pb.SearchProductsResponse) -> dict[str, list[tuple[str, int]]
 async def test_what_is_told_of_products_and_stock_is_found(search: Search) -> None:
     path = ["Home", "Lamps"]
     lamp = product(
-        "lamp", "Desk <lamp>", "L1", "L2", brand="Acme", category_path=path, price="20.00", version=3,
+        "lamp", "Desk <lamp>", "L1", "L2", brand="Acme", category_id="lamps", price="20.00", version=3,
         attributes={"colour": "black", "watts": 8.5, "dimmable": True},
     )  # fmt: skip
     await search.publish(ProductCreated(product=lamp), *updated(product("bulb", "Bulb", brand="Acme", price="2.00")))
-    await search.publish(stocked("L2", AVAILABILITY_LOW), stocked("L1", AVAILABILITY_OUT))
+    await search.publish(placed("lamps", *path), stocked("L2", AVAILABILITY_LOW), stocked("L1", AVAILABILITY_OUT))
     await search.handled()
     answer = await search.find("lamp", attribute_facets=["colour", "watts"])
     (hit,) = answer.hits
@@ -273,3 +273,45 @@ async def test_streams_filled_anew_change_nothing(search: Search) -> None:
     await Publisher(search.nats).send(chance.sample(search.sent, len(search.sent)))
     await search.handled()
     assert await search.documents() == before
+
+
+async def test_the_products_of_a_category_follow_its_path_and_those_of_others_stay(search: Search) -> None:
+    await search.publish(
+        placed("lamps", "Home", "Lamps"),
+        placed("chairs", "Home", "Chairs"),
+        *updated(*(product(f"lamp{n:02}", "Lamp", category_id="lamps") for n in range(30))),
+        *updated(product("chair", "Chair", category_id="chairs"), product("none", "Rug")),
+    )
+    await search.handled()
+    assert len(await search.ids(filter=pb.SearchFilter(categories=["Home > Lamps"]), page_size=50)) == 30
+    await search.publish(placed("lamps", "Light", version=5))
+    await search.handled()
+    assert len(await search.ids(filter=pb.SearchFilter(categories=["Light"]), page_size=50)) == 30
+    assert await search.ids(filter=pb.SearchFilter(categories=["Home"])) == ["chair"]
+    assert facets(await search.find())["category"] == [("Light", 30), ("Home", 1), ("Home > Chairs", 1)]
+    assert len(await search.ids("light", page_size=50)) == 30
+    # News that are older, or come again, or before their products, change nothing or come right.
+    before = await search.documents()
+    await search.publish_only(placed("lamps", "Home", "Lamps", version=1), placed("lamps", "Light", version=5))
+    await search.handled()
+    assert await search.documents() == before
+    await search.publish(placed("rugs", "Floor"), *updated(product("none", "Rug", category_id="rugs", version=2)))
+    await search.handled()
+    assert await search.ids(filter=pb.SearchFilter(categories=["Floor"])) == ["none"]
+
+
+async def test_only_what_is_active_is_found_and_nothing_of_the_rest_is_lost(search: Search) -> None:
+    await search.publish(*updated(*(product(key, f"{key} mug") for key in ("draft", "active", "archived"))))
+    await search.publish(
+        *updated(
+            product("draft", "draft mug", version=2, status=PRODUCT_STATUS_DRAFT),
+            product("archived", "archived mug", version=2, status=PRODUCT_STATUS_ARCHIVED),
+        )
+    )
+    await search.handled()
+    assert await search.ids("mug") == ["active"]
+    assert (await search.status()).products == 1
+    assert set((await search.documents())["products"]) == {"draft", "active", "archived"}
+    await search.publish(*updated(product("draft", "draft mug", version=3)))
+    await search.handled()
+    assert sorted(await search.ids("mug")) == ["active", "draft"]

@@ -2,7 +2,8 @@
 
 from hypothesis import strategies as st
 
-from catalog_svc.domain.product import Details, Variant, ean_check_digit
+from catalog_svc.domain.product import Details, MediaLink, Status, Variant
+from catalog_svc.domain.rules import ean_check_digit
 from chassis.money import Money
 
 words = st.text(st.characters(exclude_categories=["Cs", "Zs", "Cc"]), min_size=1, max_size=12)
@@ -12,14 +13,22 @@ attribute_names = words | st.sampled_from(["a.b", "$set", "100%", "%2E", "_id"])
 attribute_values = st.text(max_size=20) | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
 
 
+media = st.builds(MediaLink, skus.map(lambda sku: f"https://shop.example/{sku}"), st.just("") | words)
+options = st.dictionaries(attribute_names, words, max_size=2)
+
+
 @st.composite
 def variants(draw: st.DrawFn, sku: st.SearchStrategy[str] = skus) -> Variant:
+    price = Money(draw(st.sampled_from(["GBP", "USD"])), draw(st.integers(0, 10**15)))
     return Variant(
         sku=draw(sku),
-        price=Money(draw(st.sampled_from(["GBP", "USD"])), draw(st.integers(0, 10**15))),
+        price=price,
+        list_price=draw(st.none() | st.integers(0, 10**15).map(lambda more: Money(price.currency, price.nanos + more))),
         eans=tuple(draw(st.lists(eans, max_size=2))),
         name=draw(st.just("") | words),
         untracked=draw(st.booleans()),
+        options=draw(options),
+        media=tuple(draw(st.lists(media, max_size=2))),
     )
 
 
@@ -29,7 +38,18 @@ def details(draw: st.DrawFn, sku: st.SearchStrategy[str] = skus) -> Details:
         name=draw(words),
         description=draw(st.just("") | words),
         brand=draw(st.just("") | words),
-        category_path=tuple(draw(st.lists(words, max_size=3))),
+        status=draw(st.sampled_from(Status)),
+        tags=tuple(draw(st.lists(words, max_size=2, unique=True))),
+        media=tuple(draw(st.lists(media, max_size=2))),
         attributes=draw(st.dictionaries(attribute_names, attribute_values, max_size=4)),
-        variants=tuple(draw(st.lists(variants(sku), min_size=1, max_size=3, unique_by=lambda v: v.sku))),
+        variants=tuple(draw(st.lists(variants(sku), min_size=1, max_size=3, unique_by=(_sku, _options)))),
     )
+
+
+def _sku(variant: Variant) -> object:
+    return variant.sku
+
+
+def _options(variant: Variant) -> object:
+    """What must be another one in each variant: its options, where there are any."""
+    return frozenset(variant.options.items()) or variant.sku

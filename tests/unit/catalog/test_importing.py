@@ -1,12 +1,13 @@
 """Imports over products in memory, beside what they would be one row after the other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog_svc.adapters.memory_products import MemoryProducts
-from catalog_svc.application.importing import Answer, Outcome, Row, import_products
+from catalog_svc.adapters.memory import MemoryProducts, MemoryTaxonomy
+from catalog_svc.application.importing import Answer, Importer, Outcome, Row
 from catalog_svc.application.ports import Saved
 from catalog_svc.domain.product import Details, Product, ProductEvent, Variant, identity
 from chassis.clock import ManualClock
@@ -19,8 +20,9 @@ def row(number: int, product_id: str, *skus: str, name: str = "Mug") -> Row:
     return Row(number, product_id, Details(name=name, variants=tuple(Variant(s, Money("GBP", 1)) for s in skus)))
 
 
-async def run(store: MemoryProducts, rows: Sequence[Row]) -> dict[int, Answer]:
-    answers = await import_products(rows, products=store, clock=ManualClock(), new_id=sequential_ids())
+async def run(store: MemoryProducts, rows: Sequence[Row], taxonomy: MemoryTaxonomy | None = None) -> dict[int, Answer]:
+    importer = Importer(store, taxonomy or MemoryTaxonomy(), ManualClock(), sequential_ids(), "import")
+    answers = await importer.store(rows)
     assert sorted(answer.row for answer in answers) == sorted(r.number for r in rows)
     return {answer.row: answer for answer in answers}
 
@@ -107,3 +109,44 @@ async def test_a_product_whose_messages_pile_up_rejects_its_row() -> None:
     store = Contested({"p": 1}, Saved.BACKED_UP)
     answers = await run(store, [row(1, "p", "a"), row(2, "q", "b")])
     assert [answers[n].outcome.name for n in (1, 2)] == ["REJECTED", "CREATED"]
+
+
+async def test_a_row_names_its_category_by_path_and_missing_ones_are_made_or_refused() -> None:
+    store, taxonomy = MemoryProducts(), MemoryTaxonomy()
+    made = [replace(row(n, f"p{n}", f"s{n}"), category_path=("Home", "Lamps")) for n in (1, 2)]
+    other = replace(row(3, "p3", "s3"), category_path=("Home",))
+    refused = replace(row(4, "p4", "s4"), category_path=("Garden",), create_category=False)
+    answers = await run(store, [*made, other, refused], taxonomy)
+    assert [answers[n].outcome.name for n in (1, 2, 3, 4)] == ["CREATED", "CREATED", "CREATED", "REJECTED"]
+    assert answers[4].violations == [Violation("category_path", "there is no category Garden")]
+    tree = await taxonomy.tree()
+    assert [tree.path(category.category_id) for category in tree.listed()] == [("Home",), ("Home", "Lamps")]
+    products = await store.get(["p1", "p2", "p3"])
+    assert [tree.path(p.details.category_id) for p in products.values() if isinstance(p, Product)] == [
+        ("Home", "Lamps"), ("Home", "Lamps"), ("Home",),
+    ]  # fmt: skip
+    again = await run(store, [*made, other], taxonomy)
+    assert {answer.outcome.name for answer in again.values()} == {"UNCHANGED"}
+
+
+async def test_a_row_that_is_only_validated_is_answered_and_not_stored() -> None:
+    store, taxonomy = MemoryProducts(), MemoryTaxonomy()
+    await run(store, [row(1, "p", "a")], taxonomy)
+    tried = [
+        row(1, "p", "a"), row(2, "p", "a", name="Cup"), row(3, "q", "b"), row(4, "r", "a"),
+        replace(row(5, "s", "c"), category_path=("Home",)),
+    ]  # fmt: skip
+    answers = await run(store, [replace(each, validate_only=True) for each in tried], taxonomy)
+    assert [answers[n].outcome.name for n in range(1, 6)] == [
+        "UNCHANGED", "UPDATED", "CREATED", "REJECTED", "CREATED",
+    ]  # fmt: skip
+    assert set(await store.get(["p", "q", "s"])) == {"p"}
+    assert len(store.outbox.entries) == 1
+    assert (await taxonomy.tree()).categories == {}
+
+
+async def test_a_row_of_an_unknown_category_or_type_is_rejected() -> None:
+    lost = row(1, "p", "a")
+    lost = replace(lost, details=replace(lost.details, category_id="nowhere", product_type_id="nothing"))
+    (answer,) = (await run(MemoryProducts(), [lost])).values()
+    assert [fault.field for fault in answer.violations] == ["category_id", "product_type_id"]

@@ -7,25 +7,24 @@ from hypothesis import strategies as st
 
 from catalog_svc.domain.product import (
     FIELDS,
-    MAX_BYTES,
     Details,
+    MediaLink,
     Product,
     ProductDeleted,
     Tombstone,
     Variant,
     create,
     delete,
-    ean_check_digit,
-    id_violations,
+    differences,
     identity,
     revise,
-    size_violations,
-    violations,
 )
+from catalog_svc.domain.rules import MAX_BYTES, ean_check_digit, id_violations, size_violations, violations
 from chassis.money import Money
 from tests.unit.catalog import strategies as some
 
 GOOD = Details(name="Mug", variants=(Variant("M-1", Money("GBP", 2_550_000_000), eans=("4008705048507",)),))
+PICTURE = MediaLink("https://shop.example/mug.jpg", "A mug")
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 
 
@@ -46,8 +45,17 @@ BAD: list[tuple[Details, str]] = [
     (replace(GOOD, name="x" * 501), "name"),
     (replace(GOOD, description="x" * 20_001), "description"),
     (replace(GOOD, brand="x" * 201), "brand"),
-    (replace(GOOD, category_path=("x",) * 9), "category_path"),
-    (replace(GOOD, category_path=("x", "")), "category_path[1]"),
+    (replace(GOOD, category_id="x" * 129), "category_id"),
+    (replace(GOOD, product_type_id="x" * 129), "product_type_id"),
+    (replace(GOOD, tags=tuple(map(str, range(51)))), "tags"),
+    (replace(GOOD, tags=("new", "")), "tags[1]"),
+    (replace(GOOD, tags=("new", "new")), "tags[1]"),
+    (replace(GOOD, media=(PICTURE,) * 51), "media"),
+    (replace(GOOD, media=(MediaLink(""),)), "media[0].uri"),
+    (replace(GOOD, media=(MediaLink("ftp://shop.example/x"),)), "media[0].uri"),
+    (replace(GOOD, media=(MediaLink("https://shop.example/a b"),)), "media[0].uri"),
+    (replace(GOOD, media=(MediaLink("https://[shop"),)), "media[0].uri"),
+    (replace(GOOD, media=(PICTURE, replace(PICTURE, alt_text="x" * 501))), "media[1].alt_text"),
     (replace(GOOD, attributes={str(n): True for n in range(501)}), "attributes"),
     (replace(GOOD, attributes={"": "x"}), 'attributes[""]'),
     (replace(GOOD, attributes={"size": "x" * 4_001}), 'attributes["size"]'),
@@ -59,8 +67,14 @@ BAD: list[tuple[Details, str]] = [
     (mug(sku=""), "variants[0].sku"),
     (mug(sku="x" * 129), "variants[0].sku"),
     (mug(price=Money("GBP", -1)), "variants[0].price"),
+    (mug(list_price=Money("USD", 3_000_000_000)), "variants[0].list_price"),
+    (mug(list_price=Money("GBP", 2_549_999_999)), "variants[0].list_price"),
+    (mug(options={"": "x"}), 'variants[0].options[""]'),
+    (mug(options={"size": " "}), 'variants[0].options["size"]'),
+    (mug(options={str(n): "x" for n in range(11)}), "variants[0].options"),
+    (mug(media=(PICTURE,) * 21), "variants[0].media"),
     (mug(name="x" * 501), "variants[0].name"),
-    (mug(eans=("4008705048507",) * 21), "variants[0].eans"),
+    (mug(eans=("4008705048507",) * 201), "variants[0].eans"),
     (mug(eans=("4008705048507", "40087050485")), "variants[0].eans[1]"),
     (mug(eans=("4008705048506",)), "variants[0].eans[0]"),
     (mug(eans=("４００８７０５０４８５０７",)), "variants[0].eans[0]"),
@@ -83,14 +97,14 @@ def test_every_fault_is_reported_not_only_the_first(faults: set[str], details: D
     if "name" in faults:
         details, expected = replace(details, name=""), expected | {"name"}
     if "category" in faults:
-        details, expected = replace(details, category_path=("",)), expected | {"category_path[0]"}
+        details, expected = replace(details, category_id="x" * 129), expected | {"category_id"}
     if "attribute" in faults:
         details = replace(details, attributes={"broken": float("inf")})
         expected |= {'attributes["broken"]'}
     if "sku" in faults:
         first, expected = replace(first, sku=""), expected | {"variants[0].sku"}
     if "price" in faults:
-        first, expected = replace(first, price=Money("GBP", -5)), expected | {"variants[0].price"}
+        first, expected = replace(first, price=Money("GBP", -5), list_price=None), expected | {"variants[0].price"}
     if "ean" in faults:
         first, expected = replace(first, eans=("12",)), expected | {"variants[0].eans[0]"}
     details = replace(details, variants=(first, *details.variants[1:]))
@@ -103,9 +117,46 @@ def test_every_fault_is_reported_not_only_the_first(faults: set[str], details: D
 @given(st.sets(st.sampled_from(FIELDS)))
 def test_only_the_fields_asked_about_are_judged(fields: set[str]) -> None:
     broken = Details(
-        name="", description="x" * 20_001, brand="x" * 201, category_path=("",), attributes={"a": float("nan")}
+        name="",
+        description="x" * 20_001,
+        brand="x" * 201,
+        category_id="x" * 129,
+        product_type_id="x" * 129,
+        tags=("",),
+        media=(MediaLink(""),),
+        attributes={"a": float("nan")},
     )
-    assert {v.field.partition("[")[0] for v in violations(broken, fields)} == fields
+    assert {v.field.partition("[")[0] for v in violations(broken, fields)} == fields - {"status"}
+
+
+def test_options_tell_variants_apart() -> None:
+    blue, red = (Variant(colour, Money("GBP", 1), options={"colour": colour}) for colour in ("blue", "red"))
+    assert violations(replace(GOOD, variants=(blue, red))) == []
+    again = replace(GOOD, variants=(blue, red, replace(blue, sku="other")))
+    assert [v.field for v in violations(again)] == ["variants[2].options"]
+
+
+def test_differences_are_the_paths_of_what_changed() -> None:
+    after = replace(
+        GOOD,
+        name="Cup",
+        attributes={"a.b": 1.0, "c": True},
+        variants=(replace(GOOD.variants[0], price=Money("GBP", 3_000_000_000)), Variant("N.1", Money("GBP", 1))),
+    )
+    assert differences(GOOD, after) == (
+        "name", "attributes.`a.b`", "attributes.c", "variants.M-1.price", "variants.`N.1`",
+    )  # fmt: skip
+    assert differences(after, replace(after, attributes={"a.b": True, "c": True})) == ("attributes.`a.b`",)
+    assert differences(after, replace(after, variants=after.variants[::-1])) == ("variants",)
+    many = differences(GOOD, replace(GOOD, attributes={str(n): True for n in range(99)}))
+    assert (len(many), many[-1]) == (51, "…")
+
+
+@settings(max_examples=40)
+@given(some.details(), some.details())
+def test_there_are_differences_exactly_between_products_that_differ(one: Details, other: Details) -> None:
+    assert differences(one, one) == ()
+    assert bool(differences(one, other)) == (repr(one) != repr(other))
 
 
 def test_texts_are_limited_as_a_whole() -> None:
@@ -131,10 +182,10 @@ def test_check_digits_of_real_codes(ean: str) -> None:
 def test_versions_go_on_over_a_deletion() -> None:
     created = create(None, "p", GOOD, etag="1", now=NOON)
     revised = revise(created.product, replace(GOOD, name="Cup"), etag="2", now=NOON)
-    deleted = delete(revised.product)
+    deleted = delete(revised.product, now=NOON)
     again = create(Tombstone("p", deleted.version), "p", GOOD, etag="4", now=NOON)
     assert [identity(event) for event in (created, revised, deleted, again)] == [("p", n) for n in (1, 2, 3, 4)]
-    assert deleted == ProductDeleted("p", 3)
+    assert deleted == ProductDeleted("p", 3, NOON.replace(microsecond=123_000))
 
 
 def test_times_are_kept_to_the_millisecond() -> None:

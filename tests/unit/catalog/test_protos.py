@@ -35,7 +35,7 @@ def test_what_cannot_be_read_is_reported_with_its_path() -> None:
 
 
 def test_an_event_travels_under_its_product() -> None:
-    sent = envelope(ProductDeleted("a/b 1", 3))
+    sent = envelope(ProductDeleted("a/b 1", 3, NOON))
     assert sent.payload == events_pb2.ProductDeleted(product_id="a/b 1", version=3)
     assert sent.aggregate_id == "a/b 1"
     assert sent.subject == "evt.catalog.product.ProductDeleted.a=2Fb=201"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.importing import ImportReport, gtin, read_products
+from ops.importing import ImportReport, read_products
+from ops.rows import gtin
 
 GOOD = {"sku": "1", "name": "Cable", "brand": "C2G", "category_path": [], "price": "13.95", "currency": "USD",
         "ean": ["0757120404200"], "released": "2008-08-12",
@@ -21,8 +22,9 @@ def write(folder: Path, *lines: str) -> Path:
 
 def test_a_row_becomes_a_product_with_typed_attributes(tmp_path: Path) -> None:
     report = ImportReport()
-    ((number, product),) = read_products(write(tmp_path, json.dumps(GOOD)), report)
-    assert number == 1
+    (request,) = read_products(write(tmp_path, json.dumps(GOOD)), report)
+    product = request.product
+    assert request.row == 1
     assert (product.product_id, product.brand) == ("1", "C2G")
     assert product.variants[0].price.units == 13
     assert product.variants[0].price.nanos == 950_000_000
@@ -36,7 +38,7 @@ def test_a_malformed_line_is_reported_by_its_number_and_the_rest_goes_in(tmp_pat
     lines = [json.dumps(GOOD), "{not json", json.dumps({**GOOD, "price": "dear"}), "[]", "",
              json.dumps({k: v for k, v in GOOD.items() if k != "name"}), json.dumps({**GOOD, "sku": "2"})]  # fmt: skip
     report = ImportReport()
-    read = [number for number, _ in read_products(write(tmp_path, *lines), report)]
+    read = [request.row for request in read_products(write(tmp_path, *lines), report)]
     assert read == [1, 7]
     assert [rejection.row for rejection in report.rejections] == [2, 3, 4, 6]
     assert "name" in report.rejections[3].reason
@@ -64,7 +66,7 @@ def test_a_damaged_archive_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     whole = write(tmp_path, *(json.dumps({**GOOD, "sku": str(number)}) for number in range(5_000)))
     whole.write_bytes(whole.read_bytes()[:-200])
     report = ImportReport()
-    read = [number for number, _ in read_products(whole, report)]
+    read = [request.row for request in read_products(whole, report)]
     assert read == list(range(1, len(read) + 1))
     (rejection,) = report.rejections
     assert rejection.row == len(read) + 1

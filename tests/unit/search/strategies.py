@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from chassis.money import Money
-from search_svc.domain.product import Availability, Product, SkuAvailability, SkuRecord, Variant
+from search_svc.domain.product import Availability, Category, Product, SkuAvailability, SkuRecord, Variant
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 # What an engine takes as a document's id.
@@ -18,7 +18,9 @@ variants = st.builds(
     name=text,
     eans=st.lists(st.from_regex("[0-9]{8}", fullmatch=True), max_size=2).map(tuple),
     untracked=st.booleans(),
+    options=st.dictionaries(text, text, max_size=2),
 )
+categories = st.builds(Category, keys, st.lists(text, max_size=3).map(tuple), st.integers(0, 2**62))
 live = st.builds(
     Product,
     product_id=keys,
@@ -27,7 +29,9 @@ live = st.builds(
     name=text,
     description=text,
     brand=text,
-    category_path=st.lists(text, max_size=3).map(tuple),
+    active=st.booleans(),
+    category=categories,
+    tags=st.lists(text, max_size=2).map(tuple),
     attributes=st.dictionaries(text, values, max_size=4),
     variants=st.lists(variants, min_size=1, max_size=3).map(tuple),
     availability=st.dictionaries(text, availabilities, max_size=3),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.money import Money
-from search_svc.domain.product import Availability, Product, SkuAvailability, SkuRecord, Variant
+from search_svc.domain.product import Availability, Category, Product, SkuAvailability, SkuRecord, Variant
 
 SKUS = ("A", "B", "C")
 availabilities = st.builds(SkuAvailability, st.sampled_from(Availability), st.integers(1, 5))
@@ -64,5 +64,5 @@ def test_the_price_from_is_the_lowest_in_the_first_currency() -> None:
 
 
 def test_a_product_lies_in_its_category_and_all_above() -> None:
-    assert Product("P", 1, category_path=("Home", "Lamps")).categories == ["Home", "Home > Lamps"]
+    assert Product("P", 1, category=Category("c", ("Home", "Lamps"), 1)).categories == ["Home", "Home > Lamps"]
     assert Product("P", 1).categories == []

@@ -12,27 +12,38 @@ from chassis.errors import Aborted
 from chassis.money import Money
 from search_svc.adapters.memory_index import MemoryIndex
 from search_svc.application.ports import DocumentRefused
-from search_svc.application.projection import apply_availability, apply_products
-from search_svc.domain.product import Availability, Product, SkuAvailability, SkuRecord, Variant
+from search_svc.application.projection import apply_availability, apply_categories, apply_products
+from search_svc.domain.product import Availability, Category, Product, SkuAvailability, SkuRecord, Variant
 
 PRICE = Money.parse("GBP", "1.00")
 SKUS = ("A", "B", "C")
-Event = Product | tuple[str, SkuAvailability]
+Event = Product | Category | tuple[str, SkuAvailability]
+CATEGORIES = ("", "c", "d")
 
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Event]:
-    """What two products and three SKUs went through: a SKU may move, and a product be deleted and come again."""
+    """What two products, three SKUs and two categories went through: a SKU may move, a product change its category, be
+    deleted and come again."""
     events: list[Event] = []
     for product_id in ("P", "Q"):
         for version in range(1, draw(st.integers(1, 4)) + 1):
             skus = draw(st.sets(st.sampled_from(SKUS)))
             variants = tuple(Variant(sku, PRICE) for sku in sorted(skus))
             events.append(
-                Product(product_id, version, name=f"{product_id}{version}", variants=variants)
+                Product(
+                    product_id,
+                    version,
+                    name=f"{product_id}{version}",
+                    variants=variants,
+                    category=Category(draw(st.sampled_from(CATEGORIES))),
+                )
                 if skus
                 else Product(product_id, version, deleted=True)
             )
+    for category_id in CATEGORIES[1:]:
+        for version in range(1, draw(st.integers(0, 3)) + 1):
+            events.append(Category(category_id, (f"{category_id}{version}",), version))
     for sku in SKUS:
         for version in range(1, draw(st.integers(0, 3)) + 1):
             events.append((sku, SkuAvailability(draw(st.sampled_from(Availability)), version)))
@@ -43,8 +54,12 @@ def expected(events: Sequence[Event]) -> dict[str, Product]:
     newest: dict[str, Product] = {}
     for event in sorted((e for e in events if isinstance(e, Product)), key=lambda p: p.version):
         newest[event.product_id] = event
-    last = dict(sorted((e for e in events if not isinstance(e, Product)), key=lambda e: e[1].version))
-    return {key: product.with_availability(last) for key, product in newest.items()}
+    last = dict(sorted((e for e in events if isinstance(e, tuple)), key=lambda e: e[1].version))
+    paths = {c.category_id: c for c in sorted((e for e in events if isinstance(e, Category)), key=lambda c: c.version)}
+    return {
+        key: product.with_availability(last).with_category(paths.get(product.category.category_id))
+        for key, product in newest.items()
+    }
 
 
 async def apply(batch: Sequence[Event], index: MemoryIndex) -> None:
@@ -52,7 +67,8 @@ async def apply(batch: Sequence[Event], index: MemoryIndex) -> None:
     while True:
         try:
             await apply_products([e for e in batch if isinstance(e, Product)], index=index)
-            await apply_availability([e for e in batch if not isinstance(e, Product)], index=index)
+            await apply_availability([e for e in batch if isinstance(e, tuple)], index=index)
+            await apply_categories([e for e in batch if isinstance(e, Category)], index=index)
             return
         except Aborted:
             continue

@@ -23,12 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.api import field_info_pb2 as google_dot_api_dot_field__info__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from polymart.catalog.v1 import product_pb2 as polymart_dot_catalog_dot_v1_dot_product__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)polymart/catalog/v1/catalog_service.proto\x12\x13polymart.catalog.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a!polymart/catalog/v1/product.proto\"K\n\x14\x43reateProductRequest\x12\x33\n\x07product\x18\x01 \x01(\x0b\x32\x1c.polymart.catalog.v1.ProductB\x04\xe2\x41\x01\x02\"-\n\x11GetProductRequest\x12\x18\n\nproduct_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"4\n\x17\x42\x61tchGetProductsRequest\x12\x19\n\x0bproduct_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"J\n\x18\x42\x61tchGetProductsResponse\x12.\n\x08products\x18\x01 \x03(\x0b\x32\x1c.polymart.catalog.v1.Product\"\x82\x01\n\x14UpdateProductRequest\x12\x33\n\x07product\x18\x01 \x01(\x0b\x32\x1c.polymart.catalog.v1.ProductB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"D\n\x14\x44\x65leteProductRequest\x12\x18\n\nproduct_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"]\n\x13ListProductsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x62rand\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"_\n\x14ListProductsResponse\x12.\n\x08products\x18\x01 \x03(\x0b\x32\x1c.polymart.catalog.v1.Product\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x17\x42\x61tchGetVariantsRequest\x12\x12\n\x04skus\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"Q\n\x18\x42\x61tchGetVariantsResponse\x12\x35\n\x08variants\x18\x01 \x03(\x0b\x32#.polymart.catalog.v1.ProductVariant\"\x82\x01\n\x0eProductVariant\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x17\n\x0fproduct_version\x18\x02 \x01(\x03\x12\x14\n\x0cproduct_name\x18\x03 \x01(\t\x12-\n\x07variant\x18\x04 \x01(\x0b\x32\x1c.polymart.catalog.v1.Variant\"6\n\x15StreamProductsRequest\x12\x1d\n\x0finclude_deleted\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\"K\n\x16StreamProductsResponse\x12\x31\n\x06states\x18\x01 \x03(\x0b\x32!.polymart.catalog.v1.ProductState\"N\n\x0cProductState\x12-\n\x07product\x18\x01 \x01(\x0b\x32\x1c.polymart.catalog.v1.Product\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\"_\n\x15ImportProductsRequest\x12\x11\n\x03row\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x33\n\x07product\x18\x02 \x01(\x0b\x32\x1c.polymart.catalog.v1.ProductB\x04\xe2\x41\x01\x02\"L\n\x16ImportProductsResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.polymart.catalog.v1.ImportResult\"\x9e\x01\n\x0cImportResult\x12\x0b\n\x03row\x18\x01 \x01(\x03\x12\x12\n\nproduct_id\x18\x02 \x01(\t\x12\x33\n\x07outcome\x18\x03 \x01(\x0e\x32\".polymart.catalog.v1.ImportOutcome\x12\x38\n\nviolations\x18\x04 \x03(\x0b\x32$.polymart.catalog.v1.ImportViolation\"5\n\x0fImportViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t*\xa2\x01\n\rImportOutcome\x12\x1e\n\x1aIMPORT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16IMPORT_OUTCOME_CREATED\x10\x01\x12\x1a\n\x16IMPORT_OUTCOME_UPDATED\x10\x02\x12\x1c\n\x18IMPORT_OUTCOME_UNCHANGED\x10\x03\x12\x1b\n\x17IMPORT_OUTCOME_REJECTED\x10\x04\x32\x8f\x07\n\x0e\x43\x61talogService\x12X\n\rCreateProduct\x12).polymart.catalog.v1.CreateProductRequest\x1a\x1c.polymart.catalog.v1.Product\x12R\n\nGetProduct\x12&.polymart.catalog.v1.GetProductRequest\x1a\x1c.polymart.catalog.v1.Product\x12o\n\x10\x42\x61tchGetProducts\x12,.polymart.catalog.v1.BatchGetProductsRequest\x1a-.polymart.catalog.v1.BatchGetProductsResponse\x12X\n\rUpdateProduct\x12).polymart.catalog.v1.UpdateProductRequest\x1a\x1c.polymart.catalog.v1.Product\x12R\n\rDeleteProduct\x12).polymart.catalog.v1.DeleteProductRequest\x1a\x16.google.protobuf.Empty\x12\x63\n\x0cListProducts\x12(.polymart.catalog.v1.ListProductsRequest\x1a).polymart.catalog.v1.ListProductsResponse\x12o\n\x10\x42\x61tchGetVariants\x12,.polymart.catalog.v1.BatchGetVariantsRequest\x1a-.polymart.catalog.v1.BatchGetVariantsResponse\x12k\n\x0eStreamProducts\x12*.polymart.catalog.v1.StreamProductsRequest\x1a+.polymart.catalog.v1.StreamProductsResponse0\x01\x12m\n\x0eImportProducts\x12*.polymart.catalog.v1.ImportProductsRequest\x1a+.polymart.catalog.v1.ImportProductsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)polymart/catalog/v1/catalog_service.proto\x12\x13polymart.catalog.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!polymart/catalog/v1/product.proto\"m\n\x14\x43reateProductRequest\x12\x33\n\x07product\x18\x01 \x01(\x0b\x32\x1c.polymart.catalog.v1.ProductB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"-\n\x11GetProductRequest\x12\x18\n\nproduct_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"4\n\x17\x42\x61tchGetProductsRequest\x12\x19\n\x0bproduct_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"J\n\x18\x42\x61tchGetProductsResponse\x12.\n\x08products\x18\x01 \x03(\x0b\x32\x1c.polymart.catalog.v1.Product\"\x82\x01\n\x14UpdateProductRequest\x12\x33\n\x07product\x18\x01 \x01(\x0b\x32\x1c.polymart.catalog.v1.ProductB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"D\n\x14\x44\x65leteProductRequest\x12\x18\n\nproduct_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\xba\x01\n\x13ListProductsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\".polymart.catalog.v1.ProductFilterB\x04\xe2\x41\x01\x01\x12\x36\n\x05order\x18\x04 \x01(\x0e\x32!.polymart.catalog.v1.ProductOrderB\x04\xe2\x41\x01\x01\"\xd1\x01\n\rProductFilter\x12\x19\n\x0b\x63\x61tegory_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fproduct_type_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x62rand\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\x06status\x18\x04 \x01(\x0e\x32\".polymart.catalog.v1.ProductStatusB\x04\xe2\x41\x01\x01\x12\x37\n\rupdated_since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"_\n\x14ListProductsResponse\x12.\n\x08products\x18\x01 \x03(\x0b\x32\x1c.polymart.catalog.v1.Product\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x17\x42\x61tchGetVariantsRequest\x12\x12\n\x04skus\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"Q\n\x18\x42\x61tchGetVariantsResponse\x12\x35\n\x08variants\x18\x01 \x03(\x0b\x32#.polymart.catalog.v1.ProductVariant\"\xbe\x01\n\x0eProductVariant\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x17\n\x0fproduct_version\x18\x02 \x01(\x03\x12\x14\n\x0cproduct_name\x18\x03 \x01(\t\x12-\n\x07variant\x18\x04 \x01(\x0b\x32\x1c.polymart.catalog.v1.Variant\x12:\n\x0eproduct_status\x18\x05 \x01(\x0e\x32\".polymart.catalog.v1.ProductStatus\"R\n\x15StreamProductsRequest\x12\x1d\n\x0finclude_deleted\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cresume_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"a\n\x16StreamProductsResponse\x12\x31\n\x06states\x18\x01 \x03(\x0b\x32!.polymart.catalog.v1.ProductState\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"N\n\x0cProductState\x12-\n\x07product\x18\x01 \x01(\x0b\x32\x1c.polymart.catalog.v1.Product\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\"7\n\x1bListProductRevisionsRequest\x12\x18\n\nproduct_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"W\n\x1cListProductRevisionsResponse\x12\x37\n\trevisions\x18\x01 \x03(\x0b\x32$.polymart.catalog.v1.ProductRevision\"\x9e\x01\n\x0fProductRevision\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x32\n\x06\x63hange\x18\x04 \x01(\x0e\x32\".polymart.catalog.v1.ProductChange\x12\r\n\x05paths\x18\x05 \x03(\t\"\xdf\x01\n\x15ImportProductsRequest\x12\x11\n\x03row\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x33\n\x07product\x18\x02 \x01(\x0b\x32\x1c.polymart.catalog.v1.ProductB\x04\xe2\x41\x01\x02\x12\x1b\n\rcategory_path\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x44\n\x10unknown_category\x18\x04 \x01(\x0e\x32$.polymart.catalog.v1.UnknownCategoryB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"L\n\x16ImportProductsResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.polymart.catalog.v1.ImportResult\"\x9e\x01\n\x0cImportResult\x12\x0b\n\x03row\x18\x01 \x01(\x03\x12\x12\n\nproduct_id\x18\x02 \x01(\t\x12\x33\n\x07outcome\x18\x03 \x01(\x0e\x32\".polymart.catalog.v1.ImportOutcome\x12\x38\n\nviolations\x18\x04 \x03(\x0b\x32$.polymart.catalog.v1.ImportViolation\"5\n\x0fImportViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t*\x86\x01\n\x0cProductOrder\x12\x1d\n\x19PRODUCT_ORDER_UNSPECIFIED\x10\x00\x12\x14\n\x10PRODUCT_ORDER_ID\x10\x01\x12\x1d\n\x19PRODUCT_ORDER_UPDATE_TIME\x10\x02\x12\"\n\x1ePRODUCT_ORDER_UPDATE_TIME_DESC\x10\x03*\x83\x01\n\rProductChange\x12\x1e\n\x1aPRODUCT_CHANGE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PRODUCT_CHANGE_CREATED\x10\x01\x12\x1a\n\x16PRODUCT_CHANGE_UPDATED\x10\x02\x12\x1a\n\x16PRODUCT_CHANGE_DELETED\x10\x03*m\n\x0fUnknownCategory\x12 \n\x1cUNKNOWN_CATEGORY_UNSPECIFIED\x10\x00\x12\x1b\n\x17UNKNOWN_CATEGORY_CREATE\x10\x01\x12\x1b\n\x17UNKNOWN_CATEGORY_REJECT\x10\x02*\xa2\x01\n\rImportOutcome\x12\x1e\n\x1aIMPORT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16IMPORT_OUTCOME_CREATED\x10\x01\x12\x1a\n\x16IMPORT_OUTCOME_UPDATED\x10\x02\x12\x1c\n\x18IMPORT_OUTCOME_UNCHANGED\x10\x03\x12\x1b\n\x17IMPORT_OUTCOME_REJECTED\x10\x04\x32\x8c\x08\n\x0e\x43\x61talogService\x12X\n\rCreateProduct\x12).polymart.catalog.v1.CreateProductRequest\x1a\x1c.polymart.catalog.v1.Product\x12R\n\nGetProduct\x12&.polymart.catalog.v1.GetProductRequest\x1a\x1c.polymart.catalog.v1.Product\x12o\n\x10\x42\x61tchGetProducts\x12,.polymart.catalog.v1.BatchGetProductsRequest\x1a-.polymart.catalog.v1.BatchGetProductsResponse\x12X\n\rUpdateProduct\x12).polymart.catalog.v1.UpdateProductRequest\x1a\x1c.polymart.catalog.v1.Product\x12R\n\rDeleteProduct\x12).polymart.catalog.v1.DeleteProductRequest\x1a\x16.google.protobuf.Empty\x12\x63\n\x0cListProducts\x12(.polymart.catalog.v1.ListProductsRequest\x1a).polymart.catalog.v1.ListProductsResponse\x12o\n\x10\x42\x61tchGetVariants\x12,.polymart.catalog.v1.BatchGetVariantsRequest\x1a-.polymart.catalog.v1.BatchGetVariantsResponse\x12k\n\x0eStreamProducts\x12*.polymart.catalog.v1.StreamProductsRequest\x1a+.polymart.catalog.v1.StreamProductsResponse0\x01\x12{\n\x14ListProductRevisions\x12\x30.polymart.catalog.v1.ListProductRevisionsRequest\x1a\x31.polymart.catalog.v1.ListProductRevisionsResponse\x12m\n\x0eImportProducts\x12*.polymart.catalog.v1.ImportProductsRequest\x1a+.polymart.catalog.v1.ImportProductsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATEPRODUCTREQUEST'].fields_by_name['product']._loaded_options = None
   _globals['_CREATEPRODUCTREQUEST'].fields_by_name['product']._serialized_options = b'\342A\001\002'
+  _globals['_CREATEPRODUCTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATEPRODUCTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\342\214\317\327\010\002\010\001'
   _globals['_GETPRODUCTREQUEST'].fields_by_name['product_id']._loaded_options = None
   _globals['_GETPRODUCTREQUEST'].fields_by_name['product_id']._serialized_options = b'\342A\001\002'
   _globals['_BATCHGETPRODUCTSREQUEST'].fields_by_name['product_ids']._loaded_options = None
@@ -53,54 +57,90 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPRODUCTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTPRODUCTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTPRODUCTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
-  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['brand']._loaded_options = None
-  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['brand']._serialized_options = b'\342A\001\001'
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['order']._loaded_options = None
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['order']._serialized_options = b'\342A\001\001'
+  _globals['_PRODUCTFILTER'].fields_by_name['category_id']._loaded_options = None
+  _globals['_PRODUCTFILTER'].fields_by_name['category_id']._serialized_options = b'\342A\001\001'
+  _globals['_PRODUCTFILTER'].fields_by_name['product_type_id']._loaded_options = None
+  _globals['_PRODUCTFILTER'].fields_by_name['product_type_id']._serialized_options = b'\342A\001\001'
+  _globals['_PRODUCTFILTER'].fields_by_name['brand']._loaded_options = None
+  _globals['_PRODUCTFILTER'].fields_by_name['brand']._serialized_options = b'\342A\001\001'
+  _globals['_PRODUCTFILTER'].fields_by_name['status']._loaded_options = None
+  _globals['_PRODUCTFILTER'].fields_by_name['status']._serialized_options = b'\342A\001\001'
+  _globals['_PRODUCTFILTER'].fields_by_name['updated_since']._loaded_options = None
+  _globals['_PRODUCTFILTER'].fields_by_name['updated_since']._serialized_options = b'\342A\001\001'
   _globals['_BATCHGETVARIANTSREQUEST'].fields_by_name['skus']._loaded_options = None
   _globals['_BATCHGETVARIANTSREQUEST'].fields_by_name['skus']._serialized_options = b'\342A\001\002'
   _globals['_STREAMPRODUCTSREQUEST'].fields_by_name['include_deleted']._loaded_options = None
   _globals['_STREAMPRODUCTSREQUEST'].fields_by_name['include_deleted']._serialized_options = b'\342A\001\001'
+  _globals['_STREAMPRODUCTSREQUEST'].fields_by_name['resume_token']._loaded_options = None
+  _globals['_STREAMPRODUCTSREQUEST'].fields_by_name['resume_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTPRODUCTREVISIONSREQUEST'].fields_by_name['product_id']._loaded_options = None
+  _globals['_LISTPRODUCTREVISIONSREQUEST'].fields_by_name['product_id']._serialized_options = b'\342A\001\002'
   _globals['_IMPORTPRODUCTSREQUEST'].fields_by_name['row']._loaded_options = None
   _globals['_IMPORTPRODUCTSREQUEST'].fields_by_name['row']._serialized_options = b'\342A\001\002'
   _globals['_IMPORTPRODUCTSREQUEST'].fields_by_name['product']._loaded_options = None
   _globals['_IMPORTPRODUCTSREQUEST'].fields_by_name['product']._serialized_options = b'\342A\001\002'
-  _globals['_IMPORTOUTCOME']._serialized_start=1714
-  _globals['_IMPORTOUTCOME']._serialized_end=1876
-  _globals['_CREATEPRODUCTREQUEST']._serialized_start=197
-  _globals['_CREATEPRODUCTREQUEST']._serialized_end=272
-  _globals['_GETPRODUCTREQUEST']._serialized_start=274
-  _globals['_GETPRODUCTREQUEST']._serialized_end=319
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=321
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=373
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=375
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=449
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=452
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=582
-  _globals['_DELETEPRODUCTREQUEST']._serialized_start=584
-  _globals['_DELETEPRODUCTREQUEST']._serialized_end=652
-  _globals['_LISTPRODUCTSREQUEST']._serialized_start=654
-  _globals['_LISTPRODUCTSREQUEST']._serialized_end=747
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=749
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=844
-  _globals['_BATCHGETVARIANTSREQUEST']._serialized_start=846
-  _globals['_BATCHGETVARIANTSREQUEST']._serialized_end=891
-  _globals['_BATCHGETVARIANTSRESPONSE']._serialized_start=893
-  _globals['_BATCHGETVARIANTSRESPONSE']._serialized_end=974
-  _globals['_PRODUCTVARIANT']._serialized_start=977
-  _globals['_PRODUCTVARIANT']._serialized_end=1107
-  _globals['_STREAMPRODUCTSREQUEST']._serialized_start=1109
-  _globals['_STREAMPRODUCTSREQUEST']._serialized_end=1163
-  _globals['_STREAMPRODUCTSRESPONSE']._serialized_start=1165
-  _globals['_STREAMPRODUCTSRESPONSE']._serialized_end=1240
-  _globals['_PRODUCTSTATE']._serialized_start=1242
-  _globals['_PRODUCTSTATE']._serialized_end=1320
-  _globals['_IMPORTPRODUCTSREQUEST']._serialized_start=1322
-  _globals['_IMPORTPRODUCTSREQUEST']._serialized_end=1417
-  _globals['_IMPORTPRODUCTSRESPONSE']._serialized_start=1419
-  _globals['_IMPORTPRODUCTSRESPONSE']._serialized_end=1495
-  _globals['_IMPORTRESULT']._serialized_start=1498
-  _globals['_IMPORTRESULT']._serialized_end=1656
-  _globals['_IMPORTVIOLATION']._serialized_start=1658
-  _globals['_IMPORTVIOLATION']._serialized_end=1711
-  _globals['_CATALOGSERVICE']._serialized_start=1879
-  _globals['_CATALOGSERVICE']._serialized_end=2790
+  _globals['_IMPORTPRODUCTSREQUEST'].fields_by_name['category_path']._loaded_options = None
+  _globals['_IMPORTPRODUCTSREQUEST'].fields_by_name['category_path']._serialized_options = b'\342A\001\001'
+  _globals['_IMPORTPRODUCTSREQUEST'].fields_by_name['unknown_category']._loaded_options = None
+  _globals['_IMPORTPRODUCTSREQUEST'].fields_by_name['unknown_category']._serialized_options = b'\342A\001\001'
+  _globals['_IMPORTPRODUCTSREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_IMPORTPRODUCTSREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_PRODUCTORDER']._serialized_start=2662
+  _globals['_PRODUCTORDER']._serialized_end=2796
+  _globals['_PRODUCTCHANGE']._serialized_start=2799
+  _globals['_PRODUCTCHANGE']._serialized_end=2930
+  _globals['_UNKNOWNCATEGORY']._serialized_start=2932
+  _globals['_UNKNOWNCATEGORY']._serialized_end=3041
+  _globals['_IMPORTOUTCOME']._serialized_start=3044
+  _globals['_IMPORTOUTCOME']._serialized_end=3206
+  _globals['_CREATEPRODUCTREQUEST']._serialized_start=259
+  _globals['_CREATEPRODUCTREQUEST']._serialized_end=368
+  _globals['_GETPRODUCTREQUEST']._serialized_start=370
+  _globals['_GETPRODUCTREQUEST']._serialized_end=415
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=417
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=469
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=471
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=545
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=548
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=678
+  _globals['_DELETEPRODUCTREQUEST']._serialized_start=680
+  _globals['_DELETEPRODUCTREQUEST']._serialized_end=748
+  _globals['_LISTPRODUCTSREQUEST']._serialized_start=751
+  _globals['_LISTPRODUCTSREQUEST']._serialized_end=937
+  _globals['_PRODUCTFILTER']._serialized_start=940
+  _globals['_PRODUCTFILTER']._serialized_end=1149
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=1151
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=1246
+  _globals['_BATCHGETVARIANTSREQUEST']._serialized_start=1248
+  _globals['_BATCHGETVARIANTSREQUEST']._serialized_end=1293
+  _globals['_BATCHGETVARIANTSRESPONSE']._serialized_start=1295
+  _globals['_BATCHGETVARIANTSRESPONSE']._serialized_end=1376
+  _globals['_PRODUCTVARIANT']._serialized_start=1379
+  _globals['_PRODUCTVARIANT']._serialized_end=1569
+  _globals['_STREAMPRODUCTSREQUEST']._serialized_start=1571
+  _globals['_STREAMPRODUCTSREQUEST']._serialized_end=1653
+  _globals['_STREAMPRODUCTSRESPONSE']._serialized_start=1655
+  _globals['_STREAMPRODUCTSRESPONSE']._serialized_end=1752
+  _globals['_PRODUCTSTATE']._serialized_start=1754
+  _globals['_PRODUCTSTATE']._serialized_end=1832
+  _globals['_LISTPRODUCTREVISIONSREQUEST']._serialized_start=1834
+  _globals['_LISTPRODUCTREVISIONSREQUEST']._serialized_end=1889
+  _globals['_LISTPRODUCTREVISIONSRESPONSE']._serialized_start=1891
+  _globals['_LISTPRODUCTREVISIONSRESPONSE']._serialized_end=1978
+  _globals['_PRODUCTREVISION']._serialized_start=1981
+  _globals['_PRODUCTREVISION']._serialized_end=2139
+  _globals['_IMPORTPRODUCTSREQUEST']._serialized_start=2142
+  _globals['_IMPORTPRODUCTSREQUEST']._serialized_end=2365
+  _globals['_IMPORTPRODUCTSRESPONSE']._serialized_start=2367
+  _globals['_IMPORTPRODUCTSRESPONSE']._serialized_end=2443
+  _globals['_IMPORTRESULT']._serialized_start=2446
+  _globals['_IMPORTRESULT']._serialized_end=2604
+  _globals['_IMPORTVIOLATION']._serialized_start=2606
+  _globals['_IMPORTVIOLATION']._serialized_end=2659
+  _globals['_CATALOGSERVICE']._serialized_start=3209
+  _globals['_CATALOGSERVICE']._serialized_end=4245
 # @@protoc_insertion_point(module_scope)

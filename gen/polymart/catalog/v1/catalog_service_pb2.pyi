@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from polymart.catalog.v1 import product_pb2 as _product_pb2
@@ -20,6 +21,86 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ProductOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProductOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProductOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRODUCT_ORDER_UNSPECIFIED: _ProductOrder.ValueType  # 0
+    """By product_id."""
+    PRODUCT_ORDER_ID: _ProductOrder.ValueType  # 1
+    """By product_id. A product is listed once, whatever is added, changed and removed between pages."""
+    PRODUCT_ORDER_UPDATE_TIME: _ProductOrder.ValueType  # 2
+    """The one longest unchanged first. One that is changed between pages comes again at the end."""
+    PRODUCT_ORDER_UPDATE_TIME_DESC: _ProductOrder.ValueType  # 3
+    """The last changed first. One that is changed between pages is listed where it was, or not at all."""
+
+class ProductOrder(_ProductOrder, metaclass=_ProductOrderEnumTypeWrapper):
+    """In which order products are listed."""
+
+PRODUCT_ORDER_UNSPECIFIED: ProductOrder.ValueType  # 0
+"""By product_id."""
+PRODUCT_ORDER_ID: ProductOrder.ValueType  # 1
+"""By product_id. A product is listed once, whatever is added, changed and removed between pages."""
+PRODUCT_ORDER_UPDATE_TIME: ProductOrder.ValueType  # 2
+"""The one longest unchanged first. One that is changed between pages comes again at the end."""
+PRODUCT_ORDER_UPDATE_TIME_DESC: ProductOrder.ValueType  # 3
+"""The last changed first. One that is changed between pages is listed where it was, or not at all."""
+Global___ProductOrder: _TypeAlias = ProductOrder  # noqa: Y015
+
+class _ProductChange:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProductChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProductChange.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRODUCT_CHANGE_UNSPECIFIED: _ProductChange.ValueType  # 0
+    """Never sent."""
+    PRODUCT_CHANGE_CREATED: _ProductChange.ValueType  # 1
+    """It was created, or created again."""
+    PRODUCT_CHANGE_UPDATED: _ProductChange.ValueType  # 2
+    """It was changed."""
+    PRODUCT_CHANGE_DELETED: _ProductChange.ValueType  # 3
+    """It was deleted."""
+
+class ProductChange(_ProductChange, metaclass=_ProductChangeEnumTypeWrapper):
+    """What can be done to a product."""
+
+PRODUCT_CHANGE_UNSPECIFIED: ProductChange.ValueType  # 0
+"""Never sent."""
+PRODUCT_CHANGE_CREATED: ProductChange.ValueType  # 1
+"""It was created, or created again."""
+PRODUCT_CHANGE_UPDATED: ProductChange.ValueType  # 2
+"""It was changed."""
+PRODUCT_CHANGE_DELETED: ProductChange.ValueType  # 3
+"""It was deleted."""
+Global___ProductChange: _TypeAlias = ProductChange  # noqa: Y015
+
+class _UnknownCategory:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UnknownCategoryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UnknownCategory.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNKNOWN_CATEGORY_UNSPECIFIED: _UnknownCategory.ValueType  # 0
+    """CREATE."""
+    UNKNOWN_CATEGORY_CREATE: _UnknownCategory.ValueType  # 1
+    """Create it, and those above it that are missing."""
+    UNKNOWN_CATEGORY_REJECT: _UnknownCategory.ValueType  # 2
+    """Reject the row."""
+
+class UnknownCategory(_UnknownCategory, metaclass=_UnknownCategoryEnumTypeWrapper):
+    """What to do with a row whose category isn't there."""
+
+UNKNOWN_CATEGORY_UNSPECIFIED: UnknownCategory.ValueType  # 0
+"""CREATE."""
+UNKNOWN_CATEGORY_CREATE: UnknownCategory.ValueType  # 1
+"""Create it, and those above it that are missing."""
+UNKNOWN_CATEGORY_REJECT: UnknownCategory.ValueType  # 2
+"""Reject the row."""
+Global___UnknownCategory: _TypeAlias = UnknownCategory  # noqa: Y015
 
 class _ImportOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -60,6 +141,9 @@ class CreateProductRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PRODUCT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID made by the caller for this creation, the same in every retry."""
     @_builtins.property
     def product(self) -> _product_pb2.Product:
         """The product; output-only fields are ignored."""
@@ -68,10 +152,11 @@ class CreateProductRequest(_message.Message):
         self,
         *,
         product: _product_pb2.Product | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["product", b"product"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["product", b"product"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product", b"product", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,7 +246,10 @@ class UpdateProductRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Top-level fields of Product to change, or "*" for all; empty means those that are set."""
+        """What to change, or "*" for all; empty means the top-level fields that are set. Besides top-level fields: one
+        attribute (attributes.NAME), one variant (variants.SKU), one field of a variant (variants.SKU.price), with names
+        and SKUs that hold a dot between backticks. What the mask names and the product doesn't have is removed.
+        """
 
     def __init__(
         self,
@@ -211,27 +299,73 @@ class ListProductsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    BRAND_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many products, 50 if 0, never over 500."""
     page_token: _builtins.str
     """The next_page_token of the page before."""
-    brand: _builtins.str
-    """Only products of this brand."""
+    order: Global___ProductOrder.ValueType
+    """The order, by product_id if unspecified."""
+    @_builtins.property
+    def filter(self) -> Global___ProductFilter:
+        """Only products that pass it."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
-        brand: _builtins.str = ...,
+        filter: Global___ProductFilter | None = ...,
+        order: Global___ProductOrder.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order", b"order", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListProductsRequest: _TypeAlias = ListProductsRequest  # noqa: Y015
+
+@_typing.final
+class ProductFilter(_message.Message):
+    """Conditions that all hold; one that is empty is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORY_ID_FIELD_NUMBER: _builtins.int
+    PRODUCT_TYPE_ID_FIELD_NUMBER: _builtins.int
+    BRAND_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    UPDATED_SINCE_FIELD_NUMBER: _builtins.int
+    category_id: _builtins.str
+    """In this category or one below it. NOT_FOUND if there is no such category."""
+    product_type_id: _builtins.str
+    """Of this product type."""
+    brand: _builtins.str
+    """Of this brand."""
+    status: _product_pb2.ProductStatus.ValueType
+    """In this status."""
+    @_builtins.property
+    def updated_since(self) -> _timestamp_pb2.Timestamp:
+        """Last changed then or later."""
+
+    def __init__(
+        self,
+        *,
+        category_id: _builtins.str = ...,
+        product_type_id: _builtins.str = ...,
+        brand: _builtins.str = ...,
+        status: _product_pb2.ProductStatus.ValueType = ...,
+        updated_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["updated_since", b"updated_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "category_id", b"category_id", "product_type_id", b"product_type_id", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProductFilter: _TypeAlias = ProductFilter  # noqa: Y015
 
 @_typing.final
 class ListProductsResponse(_message.Message):
@@ -245,7 +379,7 @@ class ListProductsResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def products(self) -> _containers.RepeatedCompositeFieldContainer[_product_pb2.Product]:
-        """One page, ordered by product_id."""
+        """One page."""
 
     def __init__(
         self,
@@ -319,12 +453,15 @@ class ProductVariant(_message.Message):
     PRODUCT_VERSION_FIELD_NUMBER: _builtins.int
     PRODUCT_NAME_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
+    PRODUCT_STATUS_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     """The product's id."""
     product_version: _builtins.int
     """The product's version this was read at."""
     product_name: _builtins.str
     """The product's name."""
+    product_status: _product_pb2.ProductStatus.ValueType
+    """The product's status: only what is ACTIVE is sold."""
     @_builtins.property
     def variant(self) -> _product_pb2.Variant:
         """The variant."""
@@ -336,10 +473,11 @@ class ProductVariant(_message.Message):
         product_version: _builtins.int = ...,
         product_name: _builtins.str = ...,
         variant: _product_pb2.Variant | None = ...,
+        product_status: _product_pb2.ProductStatus.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_id", b"product_id", "product_name", b"product_name", "product_version", b"product_version", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_id", b"product_id", "product_name", b"product_name", "product_status", b"product_status", "product_version", b"product_version", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -352,16 +490,20 @@ class StreamProductsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     include_deleted: _builtins.bool
     """Also send deleted products: only id and version are set, and deleted is true."""
+    resume_token: _builtins.str
+    """Go on after the message that had this resume_token."""
     def __init__(
         self,
         *,
         include_deleted: _builtins.bool = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_deleted", b"include_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_deleted", b"include_deleted", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -374,6 +516,11 @@ class StreamProductsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATES_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """What a stream that breaks off after this message can be taken up with. What was written behind that point since is
+    not in the rest; its events are.
+    """
     @_builtins.property
     def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProductState]:
         """A few hundred products at most."""
@@ -382,10 +529,11 @@ class StreamProductsResponse(_message.Message):
         self,
         *,
         states: _abc.Iterable[Global___ProductState] | None = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,6 +568,94 @@ class ProductState(_message.Message):
 Global___ProductState: _TypeAlias = ProductState  # noqa: Y015
 
 @_typing.final
+class ListProductRevisionsRequest(_message.Message):
+    """Request of ListProductRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The product's id, also of a deleted one."""
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_id", b"product_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProductRevisionsRequest: _TypeAlias = ListProductRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListProductRevisionsResponse(_message.Message):
+    """Response of ListProductRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProductRevision]:
+        """The newest first, at most 50; older ones are forgotten."""
+
+    def __init__(
+        self,
+        *,
+        revisions: _abc.Iterable[Global___ProductRevision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProductRevisionsResponse: _TypeAlias = ListProductRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class ProductRevision(_message.Message):
+    """One change of a product."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version that it led to."""
+    actor: _builtins.str
+    """Who, as the caller's polymart-actor metadata told; empty if it didn't."""
+    change: Global___ProductChange.ValueType
+    """What was done."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For an update the fields that changed, as paths of an update mask; beyond 50 a last one says "…"."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        change: Global___ProductChange.ValueType = ...,
+        paths: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "change", b"change", "paths", b"paths", "time", b"time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProductRevision: _TypeAlias = ProductRevision  # noqa: Y015
+
+@_typing.final
 class ImportProductsRequest(_message.Message):
     """One row of an import."""
 
@@ -427,21 +663,35 @@ class ImportProductsRequest(_message.Message):
 
     ROW_FIELD_NUMBER: _builtins.int
     PRODUCT_FIELD_NUMBER: _builtins.int
+    CATEGORY_PATH_FIELD_NUMBER: _builtins.int
+    UNKNOWN_CATEGORY_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     row: _builtins.int
     """The caller's number of this row, repeated in its answer."""
+    unknown_category: Global___UnknownCategory.ValueType
+    """What to do where category_path leads nowhere; unspecified means CREATE."""
+    validate_only: _builtins.bool
+    """Answer as if the row was stored, and store nothing. Rows that were sent before and not stored don't count."""
     @_builtins.property
     def product(self) -> _product_pb2.Product:
         """The product; without a product_id its first SKU is the id."""
+
+    @_builtins.property
+    def category_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names the category by its names from the top down, at most 8, instead of product.category_id."""
 
     def __init__(
         self,
         *,
         row: _builtins.int = ...,
         product: _product_pb2.Product | None = ...,
+        category_path: _abc.Iterable[_builtins.str] | None = ...,
+        unknown_category: Global___UnknownCategory.ValueType = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["product", b"product"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["product", b"product", "row", b"row"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category_path", b"category_path", "product", b"product", "row", b"row", "unknown_category", b"unknown_category", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -77,6 +77,11 @@ class CatalogServiceStub:
                 request_serializer=polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.StreamProductsRequest.SerializeToString,
                 response_deserializer=polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.StreamProductsResponse.FromString,
                 _registered_method=True)
+        self.ListProductRevisions = channel.unary_unary(
+                '/polymart.catalog.v1.CatalogService/ListProductRevisions',
+                request_serializer=polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.ListProductRevisionsRequest.SerializeToString,
+                response_deserializer=polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.ListProductRevisionsResponse.FromString,
+                _registered_method=True)
         self.ImportProducts = channel.stream_stream(
                 '/polymart.catalog.v1.CatalogService/ImportProducts',
                 request_serializer=polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.ImportProductsRequest.SerializeToString,
@@ -89,7 +94,8 @@ class CatalogServiceServicer:
     """
 
     def CreateProduct(self, request, context):
-        """Stores a new product. ALREADY_EXISTS if its id or one of its SKUs is taken.
+        """Stores a new product. ALREADY_EXISTS if its id or one of its SKUs is taken. A repeated request_id answers with the
+        product of the first time as it is now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +130,7 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListProducts(self, request, context):
-        """Lists products by id, a page at a time.
+        """Lists products, all or those that pass the filter, a page at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,6 +145,13 @@ class CatalogServiceServicer:
 
     def StreamProducts(self, request, context):
         """Streams every product, deleted ones as tombstones on request, for building projections.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProductRevisions(self, request, context):
+        """Lists the last 50 changes of a product, deletions among them, the newest first. NOT_FOUND if there never was one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,6 +206,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.StreamProducts,
                     request_deserializer=polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.StreamProductsRequest.FromString,
                     response_serializer=polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.StreamProductsResponse.SerializeToString,
+            ),
+            'ListProductRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProductRevisions,
+                    request_deserializer=polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.ListProductRevisionsRequest.FromString,
+                    response_serializer=polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.ListProductRevisionsResponse.SerializeToString,
             ),
             'ImportProducts': grpc.stream_stream_rpc_method_handler(
                     servicer.ImportProducts,
@@ -417,6 +435,33 @@ class CatalogService:
             '/polymart.catalog.v1.CatalogService/StreamProducts',
             polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.StreamProductsRequest.SerializeToString,
             polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.StreamProductsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProductRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.catalog.v1.CatalogService/ListProductRevisions',
+            polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.ListProductRevisionsRequest.SerializeToString,
+            polymart_dot_catalog_dot_v1_dot_catalog__service__pb2.ListProductRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

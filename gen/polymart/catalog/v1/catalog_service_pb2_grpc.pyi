@@ -36,7 +36,9 @@ class CatalogServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CatalogServiceAsyncStub: ...
     CreateProduct: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateProductRequest, _product_pb2.Product]
-    """Stores a new product. ALREADY_EXISTS if its id or one of its SKUs is taken."""
+    """Stores a new product. ALREADY_EXISTS if its id or one of its SKUs is taken. A repeated request_id answers with the
+    product of the first time as it is now.
+    """
     GetProduct: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetProductRequest, _product_pb2.Product]
     """Reads one product. NOT_FOUND if there is none."""
     BatchGetProducts: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchGetProductsRequest, _catalog_service_pb2.BatchGetProductsResponse]
@@ -46,11 +48,13 @@ class CatalogServiceStub:
     DeleteProduct: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteProductRequest, _empty_pb2.Empty]
     """Deletes a product and frees its SKUs. ABORTED if the etag is stale."""
     ListProducts: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListProductsRequest, _catalog_service_pb2.ListProductsResponse]
-    """Lists products by id, a page at a time."""
+    """Lists products, all or those that pass the filter, a page at a time."""
     BatchGetVariants: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchGetVariantsRequest, _catalog_service_pb2.BatchGetVariantsResponse]
     """Reads up to 2,000 variants by SKU; those that don't exist are left out."""
     StreamProducts: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.StreamProductsRequest, _catalog_service_pb2.StreamProductsResponse]
     """Streams every product, deleted ones as tombstones on request, for building projections."""
+    ListProductRevisions: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListProductRevisionsRequest, _catalog_service_pb2.ListProductRevisionsResponse]
+    """Lists the last 50 changes of a product, deletions among them, the newest first. NOT_FOUND if there never was one."""
     ImportProducts: _grpc.StreamStreamMultiCallable[_catalog_service_pb2.ImportProductsRequest, _catalog_service_pb2.ImportProductsResponse]
     """Stores many products, creating or replacing by product_id. Every row is answered; a bad row never stops the others."""
 
@@ -60,7 +64,9 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateProductRequest, _product_pb2.Product]  # type: ignore[assignment]
-    """Stores a new product. ALREADY_EXISTS if its id or one of its SKUs is taken."""
+    """Stores a new product. ALREADY_EXISTS if its id or one of its SKUs is taken. A repeated request_id answers with the
+    product of the first time as it is now.
+    """
     GetProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetProductRequest, _product_pb2.Product]  # type: ignore[assignment]
     """Reads one product. NOT_FOUND if there is none."""
     BatchGetProducts: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchGetProductsRequest, _catalog_service_pb2.BatchGetProductsResponse]  # type: ignore[assignment]
@@ -70,11 +76,13 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteProductRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a product and frees its SKUs. ABORTED if the etag is stale."""
     ListProducts: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListProductsRequest, _catalog_service_pb2.ListProductsResponse]  # type: ignore[assignment]
-    """Lists products by id, a page at a time."""
+    """Lists products, all or those that pass the filter, a page at a time."""
     BatchGetVariants: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchGetVariantsRequest, _catalog_service_pb2.BatchGetVariantsResponse]  # type: ignore[assignment]
     """Reads up to 2,000 variants by SKU; those that don't exist are left out."""
     StreamProducts: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.StreamProductsRequest, _catalog_service_pb2.StreamProductsResponse]  # type: ignore[assignment]
     """Streams every product, deleted ones as tombstones on request, for building projections."""
+    ListProductRevisions: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListProductRevisionsRequest, _catalog_service_pb2.ListProductRevisionsResponse]  # type: ignore[assignment]
+    """Lists the last 50 changes of a product, deletions among them, the newest first. NOT_FOUND if there never was one."""
     ImportProducts: _aio.StreamStreamMultiCallable[_catalog_service_pb2.ImportProductsRequest, _catalog_service_pb2.ImportProductsResponse]  # type: ignore[assignment]
     """Stores many products, creating or replacing by product_id. Every row is answered; a bad row never stops the others."""
 
@@ -87,7 +95,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.CreateProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_product_pb2.Product, _abc.Awaitable[_product_pb2.Product]]:
-        """Stores a new product. ALREADY_EXISTS if its id or one of its SKUs is taken."""
+        """Stores a new product. ALREADY_EXISTS if its id or one of its SKUs is taken. A repeated request_id answers with the
+        product of the first time as it is now.
+        """
 
     @_abc_1.abstractmethod
     def GetProduct(
@@ -127,7 +137,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.ListProductsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListProductsResponse, _abc.Awaitable[_catalog_service_pb2.ListProductsResponse]]:
-        """Lists products by id, a page at a time."""
+        """Lists products, all or those that pass the filter, a page at a time."""
 
     @_abc_1.abstractmethod
     def BatchGetVariants(
@@ -144,6 +154,14 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.StreamProductsResponse], _abc.AsyncIterator[_catalog_service_pb2.StreamProductsResponse]]:
         """Streams every product, deleted ones as tombstones on request, for building projections."""
+
+    @_abc_1.abstractmethod
+    def ListProductRevisions(
+        self,
+        request: _catalog_service_pb2.ListProductRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListProductRevisionsResponse, _abc.Awaitable[_catalog_service_pb2.ListProductRevisionsResponse]]:
+        """Lists the last 50 changes of a product, deletions among them, the newest first. NOT_FOUND if there never was one."""
 
     @_abc_1.abstractmethod
     def ImportProducts(

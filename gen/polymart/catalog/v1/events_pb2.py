@@ -22,20 +22,23 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from polymart.catalog.v1 import category_pb2 as polymart_dot_catalog_dot_v1_dot_category__pb2
 from polymart.catalog.v1 import product_pb2 as polymart_dot_catalog_dot_v1_dot_product__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n polymart/catalog/v1/events.proto\x12\x13polymart.catalog.v1\x1a!polymart/catalog/v1/product.proto\"?\n\x0eProductCreated\x12-\n\x07product\x18\x01 \x01(\x0b\x32\x1c.polymart.catalog.v1.Product\"?\n\x0eProductUpdated\x12-\n\x07product\x18\x01 \x01(\x0b\x32\x1c.polymart.catalog.v1.Product\"5\n\x0eProductDeleted\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n polymart/catalog/v1/events.proto\x12\x13polymart.catalog.v1\x1a\"polymart/catalog/v1/category.proto\x1a!polymart/catalog/v1/product.proto\"?\n\x0eProductCreated\x12-\n\x07product\x18\x01 \x01(\x0b\x32\x1c.polymart.catalog.v1.Product\"?\n\x0eProductUpdated\x12-\n\x07product\x18\x01 \x01(\x0b\x32\x1c.polymart.catalog.v1.Product\"5\n\x0eProductDeleted\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"B\n\x0f\x43\x61tegoryChanged\x12/\n\x08\x63\x61tegory\x18\x01 \x01(\x0b\x32\x1d.polymart.catalog.v1.Categoryb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polymart.catalog.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRODUCTCREATED']._serialized_start=92
-  _globals['_PRODUCTCREATED']._serialized_end=155
-  _globals['_PRODUCTUPDATED']._serialized_start=157
-  _globals['_PRODUCTUPDATED']._serialized_end=220
-  _globals['_PRODUCTDELETED']._serialized_start=222
-  _globals['_PRODUCTDELETED']._serialized_end=275
+  _globals['_PRODUCTCREATED']._serialized_start=128
+  _globals['_PRODUCTCREATED']._serialized_end=191
+  _globals['_PRODUCTUPDATED']._serialized_start=193
+  _globals['_PRODUCTUPDATED']._serialized_end=256
+  _globals['_PRODUCTDELETED']._serialized_start=258
+  _globals['_PRODUCTDELETED']._serialized_end=311
+  _globals['_CATEGORYCHANGED']._serialized_start=313
+  _globals['_CATEGORYCHANGED']._serialized_end=379
 # @@protoc_insertion_point(module_scope)

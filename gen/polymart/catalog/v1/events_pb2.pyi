@@ -5,6 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from polymart.catalog.v1 import category_pb2 as _category_pb2
 from polymart.catalog.v1 import product_pb2 as _product_pb2
 import builtins as _builtins
 import sys
@@ -90,3 +91,27 @@ class ProductDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProductDeleted: _TypeAlias = ProductDeleted  # noqa: Y015
+
+@_typing.final
+class CategoryChanged(_message.Message):
+    """A category is new, or its path is another one: it or one above it was renamed or moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def category(self) -> _category_pb2.Category:
+        """The category; its path_version counts."""
+
+    def __init__(
+        self,
+        *,
+        category: _category_pb2.Category | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["category", b"category"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CategoryChanged: _TypeAlias = CategoryChanged  # noqa: Y015

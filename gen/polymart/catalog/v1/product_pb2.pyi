@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ProductStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProductStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProductStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRODUCT_STATUS_UNSPECIFIED: _ProductStatus.ValueType  # 0
+    """Means ACTIVE where it is sent; never answered."""
+    PRODUCT_STATUS_DRAFT: _ProductStatus.ValueType  # 1
+    """Being prepared: neither found in search nor sold."""
+    PRODUCT_STATUS_ACTIVE: _ProductStatus.ValueType  # 2
+    """Found in search and sold."""
+    PRODUCT_STATUS_ARCHIVED: _ProductStatus.ValueType  # 3
+    """No longer sold, kept for the record: neither found in search nor sold."""
+
+class ProductStatus(_ProductStatus, metaclass=_ProductStatusEnumTypeWrapper):
+    """Where a product stands in its life."""
+
+PRODUCT_STATUS_UNSPECIFIED: ProductStatus.ValueType  # 0
+"""Means ACTIVE where it is sent; never answered."""
+PRODUCT_STATUS_DRAFT: ProductStatus.ValueType  # 1
+"""Being prepared: neither found in search nor sold."""
+PRODUCT_STATUS_ACTIVE: ProductStatus.ValueType  # 2
+"""Found in search and sold."""
+PRODUCT_STATUS_ARCHIVED: ProductStatus.ValueType  # 3
+"""No longer sold, kept for the record: neither found in search nor sold."""
+Global___ProductStatus: _TypeAlias = ProductStatus  # noqa: Y015
 
 @_typing.final
 class Product(_message.Message):
@@ -51,13 +80,17 @@ class Product(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     BRAND_FIELD_NUMBER: _builtins.int
-    CATEGORY_PATH_FIELD_NUMBER: _builtins.int
+    CATEGORY_ID_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     VARIANTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    PRODUCT_TYPE_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     """Opaque id, 1 to 128 characters. Given by the caller on creation or made by the system (UUIDv7)."""
     name: _builtins.str
@@ -66,17 +99,21 @@ class Product(_message.Message):
     """Free text, at most 20,000 characters."""
     brand: _builtins.str
     """Brand as customers know it."""
+    category_id: _builtins.str
+    """The category it lies in; empty for none. TaxonomyService.GetCategory knows its path."""
     etag: _builtins.str
     """Changes with every write; send it back with an update or a delete to be sure that nobody came between."""
     version: _builtins.int
     """Counts the writes, from 1; goes on when a deleted product is created again."""
-    @_builtins.property
-    def category_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Category names from the root down, at most 8."""
-
+    product_type_id: _builtins.str
+    """The product type whose attribute definitions hold for it; empty for none."""
+    status: Global___ProductStatus.ValueType
+    """Whether it is sold; unspecified means ACTIVE."""
     @_builtins.property
     def attributes(self) -> _containers.MessageMap[_builtins.str, Global___AttributeValue]:
-        """Facts about the product by name, at most 500. Names are free, values typed."""
+        """Facts about the product by name, at most 500. Those that the product's type defines have the kind it says; others
+        are free.
+        """
 
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
@@ -90,6 +127,14 @@ class Product(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to group products by, at most 50 of 1 to 100 characters each, no two alike."""
+
+    @_builtins.property
+    def media(self) -> _containers.RepeatedCompositeFieldContainer[Global___MediaLink]:
+        """Pictures and documents, at most 50, the main one first."""
+
     def __init__(
         self,
         *,
@@ -97,21 +142,51 @@ class Product(_message.Message):
         name: _builtins.str = ...,
         description: _builtins.str = ...,
         brand: _builtins.str = ...,
-        category_path: _abc.Iterable[_builtins.str] | None = ...,
+        category_id: _builtins.str = ...,
         attributes: _abc.Mapping[_builtins.str, Global___AttributeValue] | None = ...,
         variants: _abc.Iterable[Global___Variant] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         version: _builtins.int = ...,
+        product_type_id: _builtins.str = ...,
+        status: Global___ProductStatus.ValueType = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        media: _abc.Iterable[Global___MediaLink] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "brand", b"brand", "category_path", b"category_path", "create_time", b"create_time", "description", b"description", "etag", b"etag", "name", b"name", "product_id", b"product_id", "update_time", b"update_time", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "brand", b"brand", "category_id", b"category_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "media", b"media", "name", b"name", "product_id", b"product_id", "product_type_id", b"product_type_id", "status", b"status", "tags", b"tags", "update_time", b"update_time", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Product: _TypeAlias = Product  # noqa: Y015
+
+@_typing.final
+class MediaLink(_message.Message):
+    """A picture or document that is kept elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    ALT_TEXT_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    """Its http or https address, at most 2,000 characters."""
+    alt_text: _builtins.str
+    """What it shows, for those who can't see it, at most 500 characters."""
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str = ...,
+        alt_text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alt_text", b"alt_text", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MediaLink: _TypeAlias = MediaLink  # noqa: Y015
 
 @_typing.final
 class Variant(_message.Message):
@@ -119,11 +194,34 @@ class Variant(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class OptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SKU_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     EANS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     UNTRACKED_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    LIST_PRICE_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """Stock keeping unit, 1 to 128 characters, unique in the catalog."""
     name: _builtins.str
@@ -136,7 +234,21 @@ class Variant(_message.Message):
 
     @_builtins.property
     def eans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """EAN/GTIN codes: 8, 12, 13 or 14 digits each."""
+        """EAN/GTIN codes: 8, 12, 13 or 14 digits each, the last one right as a check digit."""
+
+    @_builtins.property
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What tells it from the other variants, by name, such as colour and size: at most 10. No two variants of a product
+        have the same.
+        """
+
+    @_builtins.property
+    def list_price(self) -> _money_pb2.Money:
+        """What one unit usually costs: in the currency of price and not below it."""
+
+    @_builtins.property
+    def media(self) -> _containers.RepeatedCompositeFieldContainer[Global___MediaLink]:
+        """Pictures of this variant, at most 20."""
 
     def __init__(
         self,
@@ -146,10 +258,13 @@ class Variant(_message.Message):
         eans: _abc.Iterable[_builtins.str] | None = ...,
         name: _builtins.str = ...,
         untracked: _builtins.bool = ...,
+        options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        list_price: _money_pb2.Money | None = ...,
+        media: _abc.Iterable[Global___MediaLink] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["list_price", b"list_price", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eans", b"eans", "name", b"name", "price", b"price", "sku", b"sku", "untracked", b"untracked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eans", b"eans", "list_price", b"list_price", "media", b"media", "name", b"name", "options", b"options", "price", b"price", "sku", b"sku", "untracked", b"untracked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,184 @@
+"""The catalog's changes as the rest of the shop sees them: imports, categories that move, products that aren't sold."""
+
+import gzip
+import json
+import secrets
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+from polymart.catalog.v1.catalog_service_pb2 import (
+    GetProductRequest,
+    ListProductRevisionsRequest,
+    UpdateProductRequest,
+)
+from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ARCHIVED, Product
+from polymart.catalog.v1.taxonomy_service_pb2 import GetCategoryRequest, UpdateCategoryRequest
+from polymart.search.v1.search_service_pb2 import GetIndexStatusRequest, SearchFilter, SearchProductsRequest
+
+from ops.audit.stores import open_stores
+from ops.importing import ImportReport, import_products, read_products
+from ops.verify import verify
+from tests.e2e.command import polymart
+from tests.e2e.shop import TIMEOUT, Shop, until
+
+DATA = Path(__file__).resolve().parents[2] / "data" / "products.jsonl.gz"
+_FAR_BELOW_THE_FILE = 60 * 2**20
+
+
+def written(folder: Path, name: str, category: list[str]) -> Path:
+    path = folder / "products.jsonl"
+    fields = {"price": "2.50", "currency": "GBP", "category_path": category}
+    rows = [{"sku": f"{name}-{n}", "name": f"Thing {name}", **fields} for n in range(30)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+async def shown(shop: Shop, category: str) -> list[str]:
+    request = SearchProductsRequest(filter=SearchFilter(categories=[category]), page_size=100)
+    return sorted(hit.product_id for hit in (await shop.clients.search.SearchProducts(request, timeout=TIMEOUT)).hits)
+
+
+async def test_a_file_is_tried_imported_and_imported_again(shop: Shop, tmp_path: Path) -> None:
+    name = f"cat{secrets.token_hex(4)}"
+    path = written(tmp_path, name, [name, "Cups"])
+    refused = (await polymart(shop, "import", str(path), "--unknown-category", "reject", "--json")).json()
+    assert (refused["REJECTED"], refused["rejections"][0]["reason"]) == (
+        30, f"category_path: there is no category {name} > Cups",
+    )  # fmt: skip
+    tried = await polymart(shop, "import", str(path), "--dry-run")
+    assert (tried.code, "30 created" in tried.out) == (0, True)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await shop.clients.catalog.GetProduct(GetProductRequest(product_id=f"{name}-1"), timeout=TIMEOUT)
+    done = await polymart(shop, "import", str(path))
+    assert "30 created" in done.out
+    again = await polymart(shop, "import", str(path))
+    assert ("30 unchanged" in again.out, "nothing was written" in again.out) == (True, True)
+    revisions = ListProductRevisionsRequest(product_id=f"{name}-1")
+    (one,) = (await shop.clients.catalog.ListProductRevisions(revisions, timeout=TIMEOUT)).revisions
+    assert one.actor == "polymart import"
+
+    # A table of the same products changes nothing but what it says.
+    table = tmp_path / "products.csv"
+    table.write_text(
+        "No;Name;Price\n" + "\n".join(f"{name}-{n};Thing {name};{'9' if n == 7 else '2,5'}" for n in range(30))
+    )
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text(
+        f'delimiter = ";"\ndecimal = ","\n[columns]\nsku = "No"\nname = "Name"\nprice = "Price"\n'
+        f'[constants]\ncurrency = "GBP"\ncategory_path = "{name}/Cups"\n[separators]\ncategory_path = "/"\n'
+    )
+    told = await polymart(shop, "import", str(table), "--mapping", str(mapping))
+    assert "29 unchanged, 1 updated" in told.out
+    missing = await polymart(shop, "import", str(table))
+    assert (missing.code, "needs --mapping" in missing.err) == (1, True)
+
+
+async def test_search_follows_a_category_that_moves(shop: Shop, tmp_path: Path) -> None:
+    name, other = (f"cat{secrets.token_hex(4)}" for _ in range(2))
+    await polymart(shop, "import", str(written(tmp_path, name, [name, "Cups", "Big"])))
+    everything = sorted(f"{name}-{n}" for n in range(30))
+
+    async def found(category: str) -> bool:
+        return await shown(shop, category) == everything
+
+    await until(lambda: found(f"{name} > Cups > Big"), "search to have the products in their category")
+    product = await shop.clients.catalog.GetProduct(GetProductRequest(product_id=everything[0]), timeout=TIMEOUT)
+    big = await shop.clients.taxonomy.GetCategory(GetCategoryRequest(category_id=product.category_id), timeout=TIMEOUT)
+    cups = await shop.clients.taxonomy.GetCategory(GetCategoryRequest(category_id=big.parent_id), timeout=TIMEOUT)
+    cups.parent_id, cups.name = "", other
+    request = UpdateCategoryRequest(category=cups)
+    request.update_mask.paths.extend(["parent_id", "name"])
+    await shop.clients.taxonomy.UpdateCategory(request, timeout=TIMEOUT)
+    await until(lambda: found(f"{other} > Big"), "search to follow")
+    assert await shown(shop, name) == []
+    await shop.invariants_hold()
+
+
+async def test_what_is_archived_is_neither_found_nor_sold(shop: Shop) -> None:
+    (sku,) = await shop.product(stock=5)
+    product_id = sku.rpartition("-")[0]
+
+    async def hits() -> int:
+        request = SearchProductsRequest(text=product_id)
+        found = (await shop.clients.search.SearchProducts(request, timeout=TIMEOUT)).hits
+        return sum(hit.product_id == product_id for hit in found)
+
+    await until(hits, "search to have it")
+    await shop.settled(await shop.place(sku))
+    change = UpdateProductRequest(product=Product(product_id=product_id, status=PRODUCT_STATUS_ARCHIVED))
+    await shop.clients.catalog.UpdateProduct(change, timeout=TIMEOUT)
+
+    async def withdrawn() -> bool:
+        return not await hits()
+
+    await until(withdrawn, "search to leave it out")
+
+    async def refused() -> bool:
+        try:
+            await shop.place(sku)
+        except grpc.aio.AioRpcError as error:
+            return error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        return False
+
+    await until(refused, "orders to be refused")
+    await shop.invariants_hold()
+
+
+async def test_an_altered_path_is_found_by_the_auditor(shop: Shop, tmp_path: Path) -> None:
+    name = f"cat{secrets.token_hex(4)}"
+    await polymart(shop, "import", str(written(tmp_path, name, [name])))
+    await shop.invariants_hold()
+    async with open_stores(shop.stack.info()) as stores:
+        client = stores.index.client
+        original = (await client.get(index="products", id=f"{name}-3"))["_source"]
+        await client.index(index="products", id=f"{name}-3", document={**original, "category_version": 10**6})
+        findings = (await verify(shop.stack.info())).findings
+        await client.index(index="products", id=f"{name}-3", document=original)
+    assert any(f"{name}-3" in finding.text and "category" in finding.text for finding in findings)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_no_process_grows_with_the_file(shop: Shop, tmp_path: Path) -> None:
+    """Twenty thousand rows, four times the sample: what the first five thousand took is nearly all that it takes."""
+    path = tmp_path / "many.jsonl.gz"
+
+    def copies() -> Iterator[bytes]:
+        with gzip.open(DATA) as file:
+            lines = file.readlines()
+        for copy in range(4):
+            for line in lines:
+                row = json.loads(line)
+                yield json.dumps({**row, "sku": f"{row['sku']}/{copy}"}).encode() + b"\n"
+
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.writelines(copies())
+    before = (await shop.clients.search.GetIndexStatus(GetIndexStatusRequest(), timeout=TIMEOUT)).products
+
+    async def imported(rows: int) -> int:
+        report = ImportReport()
+        await import_products(shop.clients.catalog, islice(read_products(path, report), rows), report)
+        assert report.rejections == []
+        return report.written
+
+    async def memory() -> dict[str, int]:
+        sizes = {name: size for name, size in shop.stack.memory().items() if name.endswith("_svc")}
+        return {**sizes, "client": psutil.Process().memory_info().rss}
+
+    assert await imported(5_000) == 5_000
+    first = await memory()
+    assert await imported(20_000) == 15_000
+    second = await memory()
+    grown = {name: second[name] - first[name] for name in first if second[name] - first[name] > _FAR_BELOW_THE_FILE}
+    assert grown == {}
+    assert await imported(20_000) == 0
+
+    async def searchable() -> bool:
+        status = await shop.clients.search.GetIndexStatus(GetIndexStatusRequest(), timeout=60)
+        return status.products >= before + 20_000
+
+    await until(searchable, "search to have all of them", 600)

@@ -1,0 +1,104 @@
+"""An import of bad rows of every kind among good ones, from a file over gRPC: each has its reason, none is lost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from google.type.money_pb2 import Money
+from polymart.catalog.v1 import catalog_service_pb2 as messages
+from polymart.catalog.v1.product_pb2 import Product
+
+from ops.importing import ImportReport, import_products, read_products
+from tests.integration.catalog.support import Catalog, product
+
+GOOD: dict[str, Any] = {"name": "Cable", "price": "13.95", "currency": "USD"}
+
+
+def row(sku: str, **fields: object) -> bytes:
+    return json.dumps({"sku": sku, **GOOD, **fields}).encode()
+
+
+# A line, and what its reason must say; empty for a good one.
+LINES: list[tuple[bytes, str]] = [
+    (row("first"), ""),
+    (row("n1", name=7), "name: must be text, not a number"),
+    (row("n2", name=None), "name: is missing"),
+    (row("n3", ean=[None]), "ean[0]: must be text, not null"),
+    (row("n4", attributes={"a": {"b": None}}), 'attributes["a"]: an attribute must be text, a number or a boolean'),
+    (row("n5", attributes={"a": None}), "not null"),
+    (row("n6", attributes=[None]), "attributes: must be an object, not a list"),
+    (row("n7", options={"size": None}), 'options["size"]: must be text, not null'),
+    (row("first"), "UNCHANGED"),
+    (row("thief", product_id="thief"), ""),
+    (row("thief", product_id="second"), "variants[0].sku: 'thief' belongs to product 'thief'"),
+    (row("stored"), "variants[0].sku: 'stored' belongs to product 'before'"),
+    (row("n8", price="-1"), "variants[0].price: must not be negative"),
+    (row("n9", price="dear"), "price: 'dear' is not a decimal number"),
+    (row("n10", price=True), "price: must be a decimal number, not true or false"),
+    (row("n11", currency="euro"), "currency_code must be a three-letter"),
+    (row("n12", description="x" * 5_000_000), "bytes, over 3,000,000"),
+    (row("n13", description="x" * 2_000_000), "description: has 2,000,000 characters, over 20,000"),
+    (b'{"sku": "n14", "name": "\xff\xfe", "price": "1", "currency": "USD"}', "is not valid UTF-8"),
+    (b'{"sku": "n15", "name": "\\ud800", "price": "1", "currency": "USD"}', "name: is not valid UTF-8"),
+    (b"[" * 200_000, "is nested too deeply"),
+    (b"{not json", "is not JSON"),
+    (b'{"sku": "n16", "attributes": {"a": NaN}}', "NaN is no number"),
+    (b"null", "a row must be a JSON object"),
+    (row("n17", category_id="nowhere"), "category_id: there is no category 'nowhere'"),
+    (row("n18", category_path=["Nowhere"]), "category_path: there is no category Nowhere"),
+    (row("n19", category_path=["Home", ""]), "category_path[1]: is required"),
+    (row("n20", product_type_id="none"), "product_type_id: there is no product type 'none'"),
+    (row("n21", ean=["4008705048506"]), "variants[0].eans[0]: '4008705048506' has a wrong check digit"),
+    (row("n22", status="SOLD"), "status: must be one of DRAFT, ACTIVE, ARCHIVED"),
+    (row("n23", colour="blue"), "colour: is not a known field"),
+    (row("n24", list_price="1"), "variants[0].list_price: must not be below the price"),
+    (row("n25", variants=[{"sku": "n25"}]), "sku: must not stand beside variants"),
+    (json.dumps({**GOOD, "price": None, "product_id": "x", "variants": [{"sku": "v"}, 7]}).encode(),
+        "variants[0].price: is missing; variants[1]: must be an object, not a number"),
+    (row("n26", name="", price="-1", brand="x" * 201), "name: is missing"),
+    (row("last", price=14.95, attributes={"a": 1.5, "b": "x", "c": False}, mpn=None, description=None), ""),
+]  # fmt: skip
+
+
+async def test_bad_rows_of_every_kind_are_told_their_reason_and_the_good_ones_go_in(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    before = messages.CreateProductRequest(product=product("before", "stored"))
+    await catalog.stub.CreateProduct(before, timeout=10)
+    path = tmp_path / "products.jsonl"
+    path.write_bytes(b"\n".join(line for line, _ in LINES))
+    report = ImportReport()
+    rows = list(read_products(path, report))
+    for request in rows:
+        request.unknown_category = messages.UNKNOWN_CATEGORY_REJECT
+    await import_products(catalog.stub, rows, report)
+
+    reasons = {rejection.row: rejection.reason for rejection in report.rejections}
+    expected = {n: text for n, (_, text) in enumerate(LINES, start=1) if text not in ("", "UNCHANGED")}
+    assert reasons.keys() == expected.keys()
+    for number, text in expected.items():
+        assert text in reasons[number], (number, reasons[number])
+    assert report.outcomes == {"CREATED": 3, "UNCHANGED": 1, "REJECTED": len(expected)}
+    found = await catalog.store.get(["first", "thief", "last"])
+    assert len(found) == 3
+    last: Product = await catalog.stub.GetProduct(messages.GetProductRequest(product_id="last"), timeout=10)
+    assert last.variants[0].price == Money(currency_code="USD", units=14, nanos=950_000_000)
+
+
+async def test_a_message_that_is_bad_in_itself_is_answered_beside_the_good_ones(catalog: Catalog) -> None:
+    """What a client of another language may send: every field that the service itself has to refuse."""
+    bad = [
+        Product(product_id="x" * 200, name="Mug"),
+        product("p", "a", "a"),
+        product("q", description="x" * 2_000_000),
+        product("r", status=77),  # type: ignore[arg-type]
+        product("s", tags=["new", "new"]),
+    ]
+    rows = [messages.ImportProductsRequest(row=n, product=given) for n, given in enumerate([*bad, product("good")])]
+    rows.append(messages.ImportProductsRequest(row=99, product=product("t", category_id="c"), category_path=["C"]))
+    results = {r.row: r async for a in catalog.stub.ImportProducts(iter(rows), timeout=30) for r in a.results}
+    assert {n: [v.field for v in r.violations] for n, r in results.items()} == {
+        0: ["product_id", "variants"], 1: ["variants[1].sku"], 2: ["description", "description"], 3: ["status"],
+        4: ["tags[1]"], 5: [], 99: ["category_path"],
+    }  # fmt: skip
+    assert results[5].outcome == messages.IMPORT_OUTCOME_CREATED
