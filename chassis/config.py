@@ -61,7 +61,8 @@ Address = Annotated[str, AfterValidator(_address)]
 class ServiceConfig(BaseSettings):
     """What every service is told. Made with keyword arguments it reads no environment; `load` does.
 
-    Port 0 takes any free port; an empty `metrics_address` or `otlp_endpoint` turns that off.
+    Port 0 takes any free port; an empty `metrics_address` or `otlp_endpoint` turns that off. `nats_replicas`: how many
+    servers of a NATS cluster keep each stream; one that got lost is made again so.
     `drain_seconds` bounds how long a stopping service finishes what it has in hand.
     """
 
@@ -70,6 +71,7 @@ class ServiceConfig(BaseSettings):
     grpc_address: Address = "127.0.0.1:0"
     metrics_address: Address | Literal[""] = ""
     nats_url: NatsUrl = "nats://127.0.0.1:4222"
+    nats_replicas: int = Field(default=1, ge=1, le=5)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     otlp_endpoint: HttpUrl | Literal[""] = ""
     drain_seconds: float = Field(default=20, ge=0, le=600)

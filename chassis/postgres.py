@@ -36,6 +36,11 @@ _OUTAGES = (
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
+    # Set up wrongly, or told to stop, by whoever runs the server: nothing that a caller could mend.
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.QueryCanceledError,
     # What its protocol says when a server's farewell comes between two steps.
     asyncpg.InternalClientError,
 )

@@ -5,7 +5,6 @@ given a last chance, and everything is closed in reverse.
 """
 
 import asyncio
-import contextlib
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +14,7 @@ from typing import NoReturn, Protocol, TypeVar
 
 import structlog
 
+from chassis.clock import rest
 from chassis.config import ConfigError, ServiceConfig, load, split_address
 from chassis.errors import Unavailable
 from chassis.metrics import Metrics
@@ -155,7 +155,7 @@ class RunningService:
             self._log.error("worker ended", worker=worker.name, exc_info=error)
             if asyncio.get_running_loop().time() - began > _HEALTHY_RUN:
                 delay = 0.1
-            await self._rest(delay)
+            await rest(self._stopping, delay)
             delay = min(delay * 2, _LONGEST_RETRY)
 
     async def _watch_readiness(self) -> None:
@@ -174,7 +174,7 @@ class RunningService:
                     self._is_ready.set()
                     self._log.info("ready", address=self.address)
             known = set(problems)
-            await self._rest(_READY_INTERVAL)
+            await rest(self._stopping, _READY_INTERVAL)
 
     async def _problem(self, check: Check) -> str | None:
         # A probe of an engine that froze may take long to be cancelled: nobody waits for that, and there is one
@@ -191,11 +191,6 @@ class RunningService:
             return "no answer"
         error = probe.exception()
         return (str(error) or type(error).__name__) if error else None
-
-    async def _rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
 
     async def ready(self, timeout: float = 30) -> None:
         """Wait until it serves. Raises TimeoutError."""

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from chassis.clock import rest
 from chassis.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -71,9 +72,7 @@ class Watch(ABC, Generic[W]):
     async def run(self) -> None:
         poll_at = monotonic() + self._poll
         while not self._stopping:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(poll_at - monotonic()):
-                    await self._woken.wait()
+            await rest(self._woken, poll_at - monotonic())
             self._woken.clear()
             hinted, self._hinted = self._hinted, set()
             try:

@@ -25,7 +25,7 @@ NAME = "customer_svc"
 
 def build(config: CustomerConfig) -> Service:
     metrics = Metrics(NAME)
-    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME)
+    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     outbox = PostgresOutbox(db)
     orders = RpcClient(config.order_address, OrderServiceStub) if config.order_address else None
     told = RpcClient(config.notification_address, NotificationServiceStub) if config.notification_address else None

@@ -1,5 +1,9 @@
 """One database and one role for each service, and an auditor who may read them all and write none."""
 
+import hashlib
+import hmac
+import secrets
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote, urlsplit
 
@@ -11,6 +15,7 @@ from devstack.home import Home
 # The contexts whose store is PostgreSQL, and the payment provider, an outside firm with records of its own.
 OWNERS = ("order", "inventory", "payment", "customer", "notification", "provider")
 AUDITOR = "polymart_auditor"
+_ITERATIONS = 4096
 
 
 class Databases:
@@ -41,7 +46,8 @@ async def ensure_databases(admin_url: str, home: Home, owners: Iterable[str] = O
         admin = await asyncpg.connect(admin_url, timeout=10, command_timeout=60)
         try:
             for role in (*names, AUDITOR):
-                await _ensure_role(admin, role, home.password(f"role {role}"))
+                if not await _logs_in(_url(admin_url, home, role, role)):
+                    await _ensure_role(admin, role, home.password(f"role {role}"))
             existing = {row["datname"] for row in await admin.fetch("SELECT datname FROM pg_database")}
             for name in names:
                 if name not in existing:
@@ -63,10 +69,31 @@ async def ensure_databases(admin_url: str, home: Home, owners: Iterable[str] = O
     )
 
 
+async def _logs_in(url: str) -> bool:
+    """Whether the server takes the role and its password, whatever it says to the rest."""
+    try:
+        await (await asyncpg.connect(url, timeout=10)).close()
+    except asyncpg.InvalidAuthorizationSpecificationError:
+        return False
+    except (asyncpg.InvalidCatalogNameError, asyncpg.InsufficientPrivilegeError):
+        pass
+    return True
+
+
 async def _ensure_role(admin: "asyncpg.Connection[asyncpg.Record]", role: str, password: str) -> None:
     verb = "ALTER" if await admin.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role) else "CREATE"
-    # Utility statements take no parameters; the password is URL-safe base64, which needs no escape.
-    await admin.execute(f"{verb} ROLE {role} LOGIN PASSWORD '{password}'")
+    # Utility statements take no parameters, and a server may log them.
+    await admin.execute(f"{verb} ROLE {role} LOGIN PASSWORD '{_verifier(password)}'")
+
+
+def _verifier(password: str) -> str:
+    """What the server keeps of an ASCII password (RFC 5803, as PostgreSQL writes it): it can't log anyone in."""
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _ITERATIONS)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    encoded = (b64encode(part).decode() for part in (salt, stored_key, server_key))
+    return "SCRAM-SHA-256${}:{}${}:{}".format(_ITERATIONS, *encoded)
 
 
 def _url(admin_url: str, home: Home, role: str, database: str) -> str:

@@ -28,7 +28,7 @@ BATCH = 64
 
 def build(config: EmailConfig, *, timing: Timing = TIMING) -> Service:
     metrics = Metrics(NAME)
-    clock, nats = SystemClock(), Nats(config.nats_url, NAME)
+    clock, nats = SystemClock(), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     customers = RpcClient(
         config.customer_address,
         CustomerServiceStub,
@@ -71,7 +71,7 @@ def _merchant(config: EmailConfig) -> Recipient | None:
 
 async def migrate(config: EmailConfig) -> None:
     """Make the delivery log."""
-    nats = Nats(config.nats_url, NAME)
+    nats = Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     await nats.open()
     try:
         await ensure_bucket(nats)

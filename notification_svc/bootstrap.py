@@ -29,7 +29,7 @@ CREATED = f"{TOPOLOGY.route(NotificationCreated.DESCRIPTOR.full_name).prefix}.*"
 
 def build(config: NotificationConfig) -> Service:
     metrics = Metrics(NAME)
-    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME)
+    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     outbox = PostgresOutbox(db)
     watch = NotificationWatch()
     notifications = PostgresNotifications(db, outbox, watch.changed)

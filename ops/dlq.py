@@ -25,7 +25,7 @@ from chassis.messaging.nats import Nats
 from ops.clients import asynchronous, console, nats_url, print_data
 from ops.orders import JsonOption
 
-app = typer.Typer(no_args_is_help=True, help="Look at dead letters, and send them again.")
+app = typer.Typer(no_args_is_help=True, help="Look at dead letters, send them again or forget them.")
 
 # Decoding a message needs its module imported.
 MODULES = (
@@ -95,6 +95,20 @@ async def replay(numbers: Sequences) -> None:
         for number in numbers:
             letter = await letters.replay(number)
             console.print(f"{number}: {letter.type} sent again to {letter.subject}", markup=False)
+
+
+@app.command()
+@asynchronous
+async def drop(
+    numbers: Sequences, yes: Annotated[bool, typer.Option("--yes", help="Don't ask whether it is meant.")] = False
+) -> None:
+    """Forget dead letters for good."""
+    if not yes:
+        typer.confirm(f"Forget {', '.join(map(str, numbers))} for good?", abort=True)
+    async with dead_letters() as letters:
+        for number in numbers:
+            await letters.drop(number)
+            console.print(f"{number}: dropped", markup=False)
 
 
 def summary(letter: DeadLetter) -> dict[str, object]:

@@ -24,7 +24,7 @@ from chassis.service import Check, Service, Servicer
 from order_svc.adapters.grpc_catalog import BATCH_GET_VARIANTS, GrpcCatalog
 from order_svc.adapters.postgres_orders import PostgresOrders
 from order_svc.adapters.postgres_prices import PostgresPrices
-from order_svc.application.advancing import expire_orders
+from order_svc.application.advancing import ask_again, expire_orders
 from order_svc.application.watching import OrderWatch
 from order_svc.config import OrderConfig
 from order_svc.entrypoints.deadlines import Deadlines
@@ -37,7 +37,7 @@ NAME = "order_svc"
 def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
     clock = clock or SystemClock()
     metrics = Metrics(NAME)
-    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME)
+    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     catalog = RpcClient(config.catalog_address, CatalogServiceStub, idempotent=[BATCH_GET_VARIANTS])
     outbox = PostgresOutbox(db)
     relay = Relay(outbox, Publisher(nats), metrics, name=NAME)
@@ -69,7 +69,8 @@ def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
         workers=[
             relay,
             *subscriptions,
-            Deadlines(partial(expire_orders, orders=orders, clock=clock)),
+            Deadlines("order deadlines", partial(expire_orders, orders=orders, clock=clock), interval=1),
+            Deadlines("stalled orders", partial(ask_again, orders=orders, clock=clock), interval=60),
             watch,
             NatsHints(nats, "evt.order.>", watch, last_token),
         ],

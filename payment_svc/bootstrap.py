@@ -25,7 +25,7 @@ NAME = "payment_svc"
 
 def build(config: PaymentConfig) -> Service:
     metrics = Metrics(NAME)
-    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME)
+    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     outbox = PostgresOutbox(db)
     relay = Relay(outbox, Publisher(nats), metrics, name=NAME)
     payments = PostgresPayments(db, outbox)

@@ -9,6 +9,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
+from chassis.clock import rest
 from chassis.messaging.nats import Nats
 
 _CHECK = 0.25
@@ -35,16 +36,17 @@ class NatsHints:
         self._watch = watch
         self._key_of = key_of
         self._stopping = asyncio.Event()
+        self._client = nats.client
         self._subscription: Subscription | None = None
 
     async def run(self) -> None:
         while not self._stopping.is_set():
+            if self._client is not self._nats.client:  # a client that was closed takes its subscriptions along
+                self._client, self._subscription = self._nats.client, None
             if self._nats.connected and self._watch.idle == (self._subscription is not None):
                 with contextlib.suppress(NatsError, OSError):
                     await self._toggle()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CHECK):
-                    await self._stopping.wait()
+            await rest(self._stopping, _CHECK)
         if self._subscription is not None:
             with contextlib.suppress(NatsError, OSError):
                 await self._subscription.unsubscribe()
@@ -54,7 +56,7 @@ class NatsHints:
 
     async def _toggle(self) -> None:
         if self._subscription is None:
-            self._subscription = await self._nats.client.subscribe(self._subject, cb=self._heard)
+            self._subscription = await self._client.subscribe(self._subject, cb=self._heard)
         else:
             subscription, self._subscription = self._subscription, None
             await subscription.unsubscribe()

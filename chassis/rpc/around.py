@@ -2,16 +2,19 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
 
-from chassis.errors import Unavailable
+from chassis.errors import ResourceExhausted, Unavailable
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+# Calls that a process has in hand at once, watches among them; over it a client had better ask another replica.
+MOST_CALLS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,14 @@ Around: TypeAlias = Callable[[Call], AbstractAsyncContextManager[None]]
 class AroundInterceptor(grpc.aio.ServerInterceptor):
     """Enters `arounds` in their order, the first outermost, then calls the handler.
 
-    Until `accept` is called it refuses with UNAVAILABLE all but health and reflection.
+    It refuses with UNAVAILABLE what comes before `accept` is called, and with RESOURCE_EXHAUSTED what comes on top of
+    MOST_CALLS; health and reflection are always answered.
     """
 
     def __init__(self, arounds: Sequence[Around]):
         self._arounds = arounds
         self._accepting = False
+        self._calls = 0
         self._open_ended: set[asyncio.Task[Any]] = set()
         self._ended: set[asyncio.Task[Any]] = set()
 
@@ -76,8 +81,10 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
             async with AsyncExitStack() as stack:
                 for around in self._arounds:
                     await stack.enter_async_context(around(call))
-                if not self._accepting and not call.infrastructure:
-                    raise Unavailable("the service is starting", reason="STARTING")
+                if not call.infrastructure:
+                    if not self._accepting:
+                        raise Unavailable("the service is starting", reason="STARTING")
+                    stack.enter_context(self._one_more())
                 if call.open_ended:
                     return await self._until_ended(inner, request, context)
                 return await _invoke(inner, request, context)
@@ -90,6 +97,16 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
         }
         make: Any = makers[handler.request_streaming, handler.response_streaming]
         return make(behave, handler.request_deserializer, handler.response_serializer)
+
+    @contextmanager
+    def _one_more(self) -> Iterator[None]:
+        if self._calls >= MOST_CALLS:
+            raise ResourceExhausted("more calls at once than the service takes; try again later")
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
 
     async def _until_ended(self, inner: Any, request: Any, context: Context) -> None:
         task = asyncio.current_task()

@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any, Self
 
 from chassis.errors import Violation
+from chassis.ids import printable
 from customer_svc.domain.address import Address, address_violations
-from customer_svc.domain.text import printable, text_violations
+from customer_svc.domain.text import text_violations
 
 CUSTOMER_ID_LIMIT = 128
 _TEXT_LIMITS = {"display_name": 200, "email": 254, "country": 100}

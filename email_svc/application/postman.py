@@ -9,8 +9,8 @@ from polymart.email.v1.events_pb2 import NotificationFailed, NotificationMuted, 
 from polymart.notification.v1.notification_pb2 import Notification
 
 from chassis.clock import Clock
-from chassis.errors import Unavailable
-from chassis.ids import derived_id, uuid7
+from chassis.errors import InvalidArgument, Unavailable, Violation
+from chassis.ids import derived_id, is_uuid, uuid7
 from chassis.messaging.envelope import Envelope
 from email_svc.application.ports import (
     Announcements,
@@ -47,19 +47,24 @@ class Postman:
     merchant: Recipient | None = None
     timing: Timing = TIMING
     holder: str = field(default_factory=uuid7)
-    _in_hand: set[str] = field(default_factory=set)
+    # Those being delivered at this moment: the claim doesn't tell two messages about one delivery apart.
+    _in_hand: set[str] = field(default_factory=set, init=False, repr=False)
+    # What an attempt came to, by notification, until the log has it: it isn't repeated because that was away.
+    _unlogged: dict[str, Delivery] = field(default_factory=dict, init=False, repr=False)
 
     async def deliver(self, notification: Notification, cause: Envelope) -> timedelta | None:
         """Bring a delivery to its end and announce it. None: that is done; else try again after this time.
 
         Idempotent: of a delivery that has ended only the announcement is repeated, with the same id. The log is
-        written right after the server's answer, before anything else: only a process that dies between these two
-        makes another send the message again, with the same Message-ID.
-        Raises Unavailable in an outage, which counts as nobody's refusal.
+        written right after the server's answer, before anything else, and the answer kept while that fails: only a
+        process that dies between these two, or can't write until its claim is over, makes another send the message
+        again, with the same Message-ID.
+        Raises Unavailable in an outage, which counts as nobody's refusal, and InvalidArgument for an id that is none.
         """
         key = notification.notification_id
+        if not is_uuid(key):
+            raise InvalidArgument([Violation("notification_id", f"{key!r} is not a UUID")])
         if key in self._in_hand:
-            # Two messages about one delivery: the claim doesn't tell them apart.
             return _SOON
         self._in_hand.add(key)
         try:
@@ -85,15 +90,20 @@ class Postman:
         key = notification.notification_id
         found = await self.deliveries.get(key)
         if found and (found[0].ended(notification.attempt) or found[0].wait(self.holder, now=self.clock.now())):
+            self._unlogged.pop(key, None)
             return found[0]
         claim, revision = await self._claim(notification, found)
         await self._announce(cause, claim, NotificationSending(notification_id=key))
-        try:
-            async with asyncio.timeout(self.timing.attempt.total_seconds()):
-                after = await self._attempt(notification, claim)
-        except TimeoutError as error:
-            raise Unavailable("the attempt took too long") from error
+        after = self._unlogged.get(key)
+        if after is None or after.attempt != claim.attempt:
+            try:
+                async with asyncio.timeout(self.timing.attempt.total_seconds()):
+                    after = await self._attempt(notification, claim)
+            except TimeoutError as error:
+                raise Unavailable("the attempt took too long") from error
+            self._unlogged[key] = after
         await self.deliveries.put(key, after, revision)
+        del self._unlogged[key]
         return after
 
     async def _claim(self, notification: Notification, found: tuple[Delivery, int] | None) -> tuple[Delivery, int]:

@@ -209,8 +209,7 @@ class PostgresNotifications:
             # The second half lets the planner take the partial index.
             conditions.append(("order_id = ${} AND order_id <> ''", (which.order_id,)))
         if which.stage is not None:
-            # A literal, for the partial index of those that failed.
-            conditions.append((f"stage = {which.stage:d}", ()))
+            conditions.append(("stage = ${}", (which.stage,)))
         if which.kind is not None:
             conditions.append(("kind = ${}", (which.kind.value,)))
         if which.unread:

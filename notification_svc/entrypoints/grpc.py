@@ -18,10 +18,9 @@ from polymart.notification.v1.notification_service_pb2 import (
 from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceServicer
 
 from chassis.clock import Clock
-from chassis.errors import InvalidArgument, Violation
 from chassis.ids import is_uuid
 from chassis.postgres import Transaction
-from chassis.rpc.paging import PageToken, fingerprint, page_size
+from chassis.rpc.paging import PageToken, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 from notification_svc.application.commands import mark_read, retry_notification
 from notification_svc.application.ports import Filter, Notifications, Position
@@ -51,18 +50,8 @@ class NotificationServicer(NotificationServiceServicer):
         validator.check(not request.kind or request.kind in KIND_OF, "kind", "isn't a kind")
         for name in ("customer_id", "order_id"):
             validator.check("\0" not in getattr(request, name), name, "must not hold control characters")
-        expect = fingerprint(request)
-        size = after = None
-        try:
-            size = page_size(request.page_size)
-        except InvalidArgument as error:
-            validator.add(error.violations)
-        try:
-            after = _position(PageToken.decode(request.page_token, expect)) if request.page_token else None
-        except InvalidArgument as error:
-            validator.add(error.violations)
+        size, after = asked_page(request, validator, _position)
         validator.done()
-        assert size is not None
         which = Filter(
             customer_id=request.customer_id,
             order_id=request.order_id,
@@ -73,7 +62,7 @@ class NotificationServicer(NotificationServiceServicer):
         page, rest = await list_notifications(which, after=after, page_size=size, notifications=self._notifications)
         return ListNotificationsResponse(
             notifications=map(to_proto, page),
-            next_page_token=PageToken.encode(_token(rest), expect) if rest else "",
+            next_page_token=PageToken.encode(_token(rest), fingerprint(request)) if rest else "",
         )
 
     async def MarkRead(self, request: MarkReadRequest, context: Context) -> MarkReadResponse:
@@ -115,13 +104,10 @@ def _token(position: Position) -> dict[str, str | int]:
 
 
 def _position(token: Mapping[str, object]) -> Position:
-    match token:
-        case {"time": str(time), "id": str(key)} if is_uuid(key):
-            try:
-                return Position(datetime.fromisoformat(time), key)
-            except ValueError:
-                pass
-    raise InvalidArgument([Violation("page_token", "is not a token of this service")])
+    key = str(token["id"])
+    if not is_uuid(key):
+        raise ValueError(key)
+    return Position(datetime.fromisoformat(str(token["time"])), key)
 
 
 def _canonical(uuid: str) -> str:

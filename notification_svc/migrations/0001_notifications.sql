@@ -35,5 +35,3 @@ CREATE INDEX notifications_newest ON notifications (create_time, notification_id
 CREATE INDEX notifications_of_customer ON notifications (customer_id, create_time, notification_id);
 CREATE INDEX notifications_of_order ON notifications (order_id, create_time, notification_id) WHERE order_id <> '';
 CREATE INDEX notifications_unread ON notifications (customer_id, create_time, notification_id) WHERE read_time IS NULL;
--- What operators look for is rare.
-CREATE INDEX notifications_failed ON notifications (create_time, notification_id) WHERE stage = 3;

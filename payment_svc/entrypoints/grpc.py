@@ -6,8 +6,7 @@ from datetime import datetime
 from polymart.payment.v1 import payment_pb2, payment_service_pb2_grpc
 from polymart.payment.v1 import payment_service_pb2 as pb
 
-from chassis.errors import InvalidArgument, Violation
-from chassis.rpc.paging import PageToken, fingerprint, page_size
+from chassis.rpc.paging import PageToken, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 from payment_svc.application.payments import get_payment, list_payments
 from payment_svc.application.ports import Payments
@@ -26,18 +25,12 @@ class PaymentServicer(payment_service_pb2_grpc.PaymentServiceServicer):
 
     async def ListPayments(self, request: pb.ListPaymentsRequest, context: object) -> pb.ListPaymentsResponse:
         check = Validator(request)
-        check.check(request.page_size >= 0, "page_size", "must not be negative")
         check.check(request.status in payment_pb2.PaymentStatus.values(), "status", "is unknown")
-        before = None
-        if request.page_token:
-            try:
-                before = _place(PageToken.decode(request.page_token, fingerprint(request)))
-            except InvalidArgument as error:
-                check.add(error.violations)
+        size, before = asked_page(request, check, _place)
         check.done()
         name = payment_pb2.PaymentStatus.Name(request.status).removeprefix(_STATUS)
         page, rest = await list_payments(
-            page_size(request.page_size),
+            size,
             status=Status(name) if request.status else None,
             before=before,
             payments=self._payments,
@@ -47,10 +40,7 @@ class PaymentServicer(payment_service_pb2_grpc.PaymentServiceServicer):
 
 
 def _place(position: Mapping[str, object]) -> tuple[datetime, str]:
-    try:
-        return datetime.fromisoformat(str(position["at"])), str(position["id"])
-    except (KeyError, ValueError):
-        raise InvalidArgument([Violation("page_token", "is not a token of this service")]) from None
+    return datetime.fromisoformat(str(position["at"])), str(position["id"])
 
 
 def _message(payment: Payment) -> payment_pb2.Payment:

@@ -87,7 +87,7 @@ async def test_a_notification_that_failed_is_listed_and_delivered_after_all(shop
     await shop.invariants_hold()
 
 
-async def test_a_dead_letter_is_listed_shown_and_replayed(shop: Shop) -> None:
+async def test_a_dead_letter_is_listed_shown_replayed_and_dropped(shop: Shop) -> None:
     nats = Nats(shop.stack.info().nats_url, "command test")
     await nats.open()
     try:
@@ -109,7 +109,15 @@ async def test_a_dead_letter_is_listed_shown_and_replayed(shop: Shop) -> None:
         assert (gone.code, gone.err) == (1, f"polymart: no dead letter {number}\n")
         (back,) = await until(dead, "it to fail again")  # type: ignore[misc]
         assert (back["id"], back["replays"]) == (lost.id, 1)
-        await nats.js.purge_stream("DLQ")
+        number = str(back["number"])
+        unsure = await polymart(shop, "dlq", "drop", number)
+        assert (unsure.code, "for good?" in unsure.out) == (1, True)
+        assert (await polymart(shop, "dlq", "show", number)).code == 0
+        dropped = await polymart(shop, "dlq", "drop", number, "--yes")
+        assert (dropped.code, dropped.out) == (0, f"{number}: dropped\n")
+        assert not await dead()
+        gone = await polymart(shop, "dlq", "drop", number, "--yes")
+        assert (gone.code, gone.err) == (1, f"polymart: no dead letter {number}\n")
     finally:
         await nats.close()
     await shop.invariants_hold()

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from structlog.testing import capture_logs
 
 from chassis import errors
+from chassis.rpc import around
 from chassis.rpc.client import translated
 from chassis.telemetry import Tracing, span
 from tests.conftest import until
@@ -211,13 +212,17 @@ async def test_one_line_for_each_call_never_what_was_asked(stage: Stage) -> None
         await stage.stub.unary(text("a word of mine"), timeout=5)
         await failure(stage.stub, "unary", "missing")
         await failure(stage.stub, "unary", "boom")
-        await until(lambda: len(lines) == 3)
+        outage = await failure(stage.stub, "unary", "outage")
+        await until(lambda: len(lines) == 4)
     told = [(line["log_level"], line["code"], line["reason"], line["service"]) for line in lines]
     assert told == [
         ("debug", "OK", None, "echo_svc"),
         ("info", "NOT_FOUND", "ORDER_NOT_FOUND", "echo_svc"),
         ("error", "INTERNAL", "INTERNAL", "echo_svc"),
+        ("warning", "UNAVAILABLE", "UNAVAILABLE", "echo_svc"),
     ]
+    assert lines[3]["cause"] == "10.1.2.3"
+    assert "10.1.2.3" not in str(outage)
     assert all(line["method"] == f"{NAME}/Unary" and line["ms"] >= 0 for line in lines)
     assert "a word of mine" not in json.dumps(lines, default=str)
 
@@ -260,3 +265,29 @@ async def test_spans_form_one_trace_each_under_its_services_name(stage: Stage, m
     assert [s.status.is_ok for s in spans[3:]] == [False, False, False]
     with span("outside of any service") as outside:
         assert not outside.is_recording()
+
+
+async def test_calls_beyond_the_limit_are_refused_and_health_is_answered(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(around, "MOST_CALLS", 2)
+    watch = stage.stub.watch(text("hold"))
+    await watch.read()
+    held = asyncio.ensure_future(stage.stub.unary(text("hold"), timeout=30))
+
+    async def refused() -> bool:
+        try:
+            with translated("echo_svc"):
+                await stage.stub.unary(text("x"), timeout=5)
+        except errors.ResourceExhausted:
+            return True
+        return False
+
+    async def taken() -> bool:
+        return not await refused()
+
+    await until(refused)
+    assert await stage.serving()
+    stage.echo.release.set()
+    await asyncio.gather(held, watch.read())
+    await until(taken)

@@ -21,15 +21,18 @@ from polymart.customer.v1.customer_service_pb2 import (
 )
 from polymart.email.v1.events_pb2 import NotificationFailed, NotificationSending, NotificationSent
 from polymart.inventory.v1.events_pb2 import StockRanLow
+from polymart.notification.v1.events_pb2 import NotificationCreated
 from polymart.notification.v1.notification_pb2 import (
     NOTIFICATION_CHANNEL_EMAIL,
     NOTIFICATION_KIND_LOW_STOCK,
     NOTIFICATION_KIND_ORDER_CONFIRMED,
     NOTIFICATION_STATUS_IN_PROGRESS,
     NOTIFICATION_STATUS_PROCESSED,
+    Notification,
 )
 from polymart.notification.v1.notification_service_pb2 import WatchNotificationsRequest
 
+from chassis.messaging.dead_letters import DeadLetters
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.nats import Nats
 from chassis.messaging.publisher import Publisher
@@ -139,6 +142,23 @@ async def test_a_crash_after_the_server_took_the_mail_sends_it_again_with_the_sa
     assert done.attempt == 2
     assert [mail["Message-ID"] for mail in shop.mail.mails] == [done.message_id] * 2
     await no_dead_letters(shop)
+
+
+async def test_a_notification_whose_id_is_none_is_a_dead_letter_and_holds_up_nobody(shop: Shop) -> None:
+    await shop.register("ada")
+    await shop.come_to("PROCESSED", 1)
+    bad = [NotificationCreated(notification=Notification(notification_id=id, customer_id="ada")) for id in ("", "a b")]
+    await Publisher(shop.nats).send([Envelope.new(event, aggregate_id="x", source="test") for event in bad])
+    await shop.confirm("ada")
+    await shop.come_to("PROCESSED", 2)
+    letters = DeadLetters(shop.nats)
+
+    async def given_up() -> bool:
+        return len(await letters.list()) == 2
+
+    await until(given_up, 40)
+    assert all("is not a UUID" in letter.error for letter in await letters.list())
+    assert len(shop.mail.mails) == 2
 
 
 async def test_mail_waits_while_the_mail_server_is_down(shop: Shop) -> None:

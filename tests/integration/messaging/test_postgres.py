@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from chassis.errors import Unavailable
+from chassis.ids import uuid7
 from chassis.postgres import MigrationChanged, Postgres, SchemaPending, migrate, schema_check
 from tests.conftest import free_port
 
@@ -100,6 +101,29 @@ async def test_a_connection_that_is_lost_in_a_transaction_is_an_outage(db: Postg
             await admin.close()
             await tx.execute("SELECT 1")
     await db.ready()
+
+
+async def test_what_whoever_runs_the_server_did_is_an_outage(db: Postgres, database: str) -> None:
+    """A password or a name that is wrong now, a grant that is missing, a query that was cancelled."""
+    name = f"worker_{uuid7().replace('-', '')}"
+    await db.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'first'; CREATE TABLE things (id int)")
+    place = database.rpartition("@")[2]
+    urls = [f"postgresql://{name}:second@{place}", f"postgresql://{name}:first@{place}_gone"]
+    for wrong in map(Postgres, urls):
+        await wrong.open()
+        with pytest.raises(Unavailable):
+            await wrong.ready()
+        await wrong.close()
+    worker = Postgres(f"postgresql://{name}:first@{place}")
+    await worker.open()
+    with pytest.raises(Unavailable):
+        await worker.fetch("SELECT * FROM things")
+    with pytest.raises(Unavailable):  # noqa: PT012
+        async with worker.transaction() as tx:
+            await tx.execute("SET LOCAL statement_timeout = 10")
+            await tx.execute("SELECT pg_sleep(5)")
+    await worker.close()
+    await db.execute(f"DROP ROLE {name}")
 
 
 async def test_what_follows_a_commit_happens_only_after_it(db: Postgres) -> None:

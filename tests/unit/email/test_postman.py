@@ -53,6 +53,7 @@ class World:
         self.codes: dict[bytes, str] = {}
         self.refusals: list[Refusal | None] = []
         self.mails: list[str] = []
+        self.unanswered = 0
         self.events: dict[str, Envelope] = {}
         self.cause = Envelope.new(
             NotificationCreated(notification=NOTIFICATION), aggregate_id=NOTIFICATION.notification_id, source="test"
@@ -116,6 +117,7 @@ class Server:
             return refusal
         self._world.mails.append(letter.data.decode())
         if fault:
+            self._world.unanswered += fault[0] is Outage
             raise fault[0]
         return None
 
@@ -170,7 +172,8 @@ async def test_every_delivery_ends_once_whatever_breaks(
     assert isinstance(ends[0].payload, NotificationSent if delivery.state is State.DELIVERED else NotificationFailed)
     assert len({*world.mails, delivery.message_id}) == 1, "one Message-ID"
     if delivery.state is State.DELIVERED:
-        assert 1 <= len(world.mails) <= 1 + sum(fault is not None for fault in faults)
+        crashes = sum(fault is not None and fault[0] is Crash for fault in faults)
+        assert 1 <= len(world.mails) <= 1 + crashes + world.unanswered
     attempts = Counter(e.payload.attempt for e in world.of_type(NotificationSending))
     assert set(attempts) <= set(range(1, delivery.attempt + 1))
     assert attempts[delivery.attempt] == 1
@@ -221,6 +224,17 @@ async def test_an_outage_is_nobodys_attempt_and_a_living_claim_is_left_alone() -
     assert world.log[NOTIFICATION.notification_id][0].attempt == 1
 
 
+async def test_a_log_that_is_away_after_the_servers_answer_sends_nothing_again() -> None:
+    for answer in (None, TEMPORARY, PERMANENT):
+        for written in (False, True):
+            world = World(*[None] * 5, (Outage, written), None, (Outage, False))
+            world.refusals = [answer]
+            await run(world)
+            assert len(world.mails) == (0 if answer is PERMANENT else 1)
+            delivery, _ = world.log[NOTIFICATION.notification_id]
+            assert delivery.refusals == (1 if answer is TEMPORARY else 0)
+
+
 async def test_the_claim_of_a_dead_process_is_taken_over() -> None:
     world = World(None, None, None, None, (Crash, True))
     with pytest.raises(Crash):
@@ -243,7 +257,8 @@ async def test_a_retry_of_a_failed_delivery_is_one_more_attempt_with_the_same_me
     await run(world)
     failed, _ = world.log[NOTIFICATION.notification_id]
     assert (failed.state, failed.attempt, world.mails) == (State.FAILED, 1, [])
-    world.faults, world.refusals = faults, refusals
+    world.faults, world.refusals = list(faults), refusals
+    crashes = sum(fault is not None and fault[0] is Crash for fault in faults)
     retried = Notification()
     retried.CopyFrom(NOTIFICATION)
     retried.attempt = 2
@@ -255,6 +270,7 @@ async def test_a_retry_of_a_failed_delivery_is_one_more_attempt_with_the_same_me
     assert delivery.attempt >= 2
     assert delivery.message_id == failed.message_id
     assert set(world.mails) <= {failed.message_id}
+    assert len(world.mails) <= 1 + crashes + world.unanswered
     mails = list(world.mails)
     world.faults.clear()
     await run(world, retried)
