@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
+from ops import customers, dlq, notifications, orders, search, stock
 from ops import demo as demonstration
-from ops import dlq, orders, search, stock
 from ops.clients import asynchronous, clients, console, fail, interruptible, print_data, running_stack
 from ops.importing import ImportReport, import_products, read_products
 from ops.orders import JsonOption
@@ -34,6 +34,8 @@ app = typer.Typer(
 )
 app.add_typer(orders.app, name="order")
 app.add_typer(stock.app, name="stock")
+app.add_typer(customers.app, name="customer")
+app.add_typer(notifications.app, name="notification")
 app.add_typer(dlq.app, name="dlq")
 
 

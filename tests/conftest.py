@@ -23,6 +23,7 @@ from urllib.request import Request, urlopen
 import asyncpg
 import pytest
 import structlog
+from hypothesis import settings
 from pymongo import AsyncMongoClient
 
 from chassis.messaging.nats import Nats, ensure_topology
@@ -44,6 +45,10 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ],
 )
+
+# How long an example takes says nothing on a machine that others share.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 BIN = Path(sysconfig.get_path("scripts"))
 
@@ -76,9 +81,9 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def spawn(command: list[str], log: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     with log.open("ab") as out:
-        return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, env=env)
 
 
 def stop(process: subprocess.Popen[bytes] | None, how: int = signal.SIGTERM) -> None:

@@ -24,6 +24,7 @@ class Sale:
     product_id: str
     confirmed: str
     declined: str
+    customer: str
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ async def sale(shop: Shop) -> Sale:
     confirmed = await shop.settled(await shop.place(sku, customer=customer))
     declined = await shop.settled(await shop.place(sku, customer=customer, token="tok_declined"))
     await shop.invariants_hold()
-    return Sale(sku, sku.rpartition("-")[0], confirmed.order_id, declined.order_id)
+    return Sale(sku, sku.rpartition("-")[0], confirmed.order_id, declined.order_id, customer)
 
 
 @asynccontextmanager
@@ -155,6 +156,20 @@ ALTERATIONS = {
     "a customer nobody told": (
         "notification_svc", "UPDATE notifications SET order_id = 'x' || order_id WHERE order_id = '{confirmed}'",
         "UPDATE notifications SET order_id = '{confirmed}' WHERE order_id = 'x{confirmed}'", "{confirmed}"),
+    "an erased customer whose data can be opened": (
+        "customer_svc", "UPDATE customers SET erased = true, display_name = '', email = '' "
+        "WHERE customer_id = '{customer}'",
+        "UPDATE customers SET erased = false, display_name = '{customer}', email = '{customer}@shop.example' "
+        "WHERE customer_id = '{customer}'", "customer {customer} was erased"),
+    "what an erased customer was told": (
+        "customer_svc", "UPDATE customers SET erased = true, display_name = '', email = '' "
+        "WHERE customer_id = '{customer}'",
+        "UPDATE customers SET erased = false, display_name = '{customer}', email = '{customer}@shop.example' "
+        "WHERE customer_id = '{customer}'", "still says what an erased customer was told"),
+    "a customer whose key is gone": (
+        "customer_svc", "CREATE TABLE kept_keys AS SELECT * FROM customer_keys WHERE customer_id = '{customer}'; "
+        "DELETE FROM customer_keys WHERE customer_id = '{customer}'",
+        "INSERT INTO customer_keys SELECT * FROM kept_keys; DROP TABLE kept_keys", "customer {customer} has no key"),
     "a message that stays in an outbox": (
         "customer_svc", "INSERT INTO outbox (id, aggregate_id, subject, headers, data) VALUES "
         "(gen_random_uuid(), 'x', 'to.no.stream', '{{}}', '')",
