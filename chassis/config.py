@@ -19,7 +19,9 @@ class ConfigError(Exception):
         self.problems = list(problems)
 
 
-def _url(*schemes: str, path: bool = False) -> Callable[[str], str]:
+def url_of(*schemes: str, path: bool = False) -> Callable[[str], str]:
+    """A check for a URL of one of `schemes`; with `path` it names a database. It raises ValueError."""
+
     def check(text: str) -> str:
         wanted = f"{schemes[0]}://host:port{'/database' if path else ''}"
         try:
@@ -51,10 +53,10 @@ def _has_space(text: str) -> bool:
     return any(c.isspace() for c in text)
 
 
-PostgresUrl = Annotated[str, AfterValidator(_url("postgresql", "postgres", path=True))]
-MongoUrl = Annotated[str, AfterValidator(_url("mongodb", "mongodb+srv"))]
-HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]
-NatsUrl = Annotated[str, AfterValidator(_url("nats", "tls"))]
+PostgresUrl = Annotated[str, AfterValidator(url_of("postgresql", "postgres", path=True))]
+MongoUrl = Annotated[str, AfterValidator(url_of("mongodb", "mongodb+srv"))]
+HttpUrl = Annotated[str, AfterValidator(url_of("http", "https"))]
+NatsUrl = Annotated[str, AfterValidator(url_of("nats", "tls"))]
 Address = Annotated[str, AfterValidator(_address)]
 
 

@@ -6,6 +6,7 @@ from time import monotonic
 
 from devstack.stack import StackInfo
 from ops.audit.commerce import audit_commerce
+from ops.audit.customers import audit_customers
 from ops.audit.messages import audit_messages, waiting_messages
 from ops.audit.projections import audit_projections
 from ops.audit.report import Finding, Report
@@ -23,6 +24,7 @@ async def verify(info: StackInfo) -> Report:
     async with open_stores(info) as stores:
         await audit_commerce(stores, report)
         await audit_projections(stores, report)
+        await audit_customers(stores, report)
         await audit_messages(stores, report)
     return report
 

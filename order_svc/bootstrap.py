@@ -9,6 +9,7 @@ from polymart.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to
 from chassis.clock import Clock, SystemClock
 from chassis.ids import uuid7
 from chassis.inbox.postgres import PostgresInbox
+from chassis.messaging.hints import NatsHints, last_token
 from chassis.messaging.nats import Nats
 from chassis.messaging.publisher import Publisher
 from chassis.messaging.subscription import Subscription
@@ -21,7 +22,6 @@ from chassis.postgres import migrate as apply_migrations
 from chassis.rpc.client import RpcClient
 from chassis.service import Check, Service, Servicer
 from order_svc.adapters.grpc_catalog import BATCH_GET_VARIANTS, GrpcCatalog
-from order_svc.adapters.nats_changes import NatsChanges
 from order_svc.adapters.postgres_orders import PostgresOrders
 from order_svc.adapters.postgres_prices import PostgresPrices
 from order_svc.application.advancing import ask_again, expire_orders
@@ -72,7 +72,7 @@ def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
             Deadlines("order deadlines", partial(expire_orders, orders=orders, clock=clock), interval=1),
             Deadlines("stalled orders", partial(ask_again, orders=orders, clock=clock), interval=60),
             watch,
-            NatsChanges(nats, watch),
+            NatsHints(nats, "evt.order.>", watch, last_token),
         ],
     )
 

@@ -26,6 +26,7 @@ from urllib.request import Request, urlopen
 import asyncpg
 import pytest
 import structlog
+from hypothesis import settings
 from pymongo import AsyncMongoClient
 
 from chassis.messaging.nats import Nats, ensure_topology
@@ -60,6 +61,10 @@ def forget_engines(environ: MutableMapping[str, str]) -> None:
 # Before any test reads it, or a process that a test starts.
 forget_engines(os.environ)
 
+# How long an example takes says nothing on a machine that others share.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
+
 BIN = Path(sysconfig.get_path("scripts"))
 
 
@@ -91,9 +96,9 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def spawn(command: list[str], log: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     with log.open("ab") as out:
-        return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, env=env)
 
 
 def stop(process: subprocess.Popen[bytes] | None, how: int = signal.SIGTERM) -> None:

@@ -1,11 +1,12 @@
-"""Orders, stock and money: each service's books, and the books of all of them side by side."""
+"""Orders and stock: each service's books, and the books of all of them side by side."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import asyncpg
 
 from inventory_svc.domain.stock import Availability
+from ops.audit.money import audit_money
 from ops.audit.report import Report
 from ops.audit.stores import Stores
 from order_svc.adapters.event_codec import event_from_bytes
@@ -54,16 +55,13 @@ async def audit_commerce(stores: Stores, report: Report) -> None:
     sold = await stores.inventory.fetch(_SOLD)
     stock = await stores.inventory.fetch(_STOCK)
     told = await stores.inventory.fetch(_TOLD)
-    payments = await stores.payments.fetch("SELECT * FROM payments")
-    operations = await stores.provider.fetch("SELECT * FROM operations")
 
     report.add("orders settle", len(orders), _unsettled(orders))
     report.add("the read model is the fold of the events", len(orders), await read_model_faults(stores.orders))
     report.add("stock is the sum of its movements", len(stock), _stock_faults(stock))
     report.add("availability is what the stock means", len(told), _availability_faults(told))
     report.add("orders and stock agree", len(orders), _stock_of_orders(orders, placed, holds, reserved, sold))
-    report.add("orders and payments agree", len(orders), _payments_of_orders(orders, payments))
-    report.add("payments and the provider agree", len(payments), _provider_faults(payments, operations))
+    await audit_money(stores, orders, report)
 
 
 def _unsettled(orders: Rows) -> Iterator[str]:
@@ -151,55 +149,3 @@ def _differences(had: Counter[str], expected: Counter[str]) -> str:
     differing = sorted(sku for sku in had.keys() | expected.keys() if had[sku] != expected[sku])
     named = [f"{had[sku]} instead of {expected[sku]} of {sku}" for sku in differing[:3]]
     return ", ".join(named) + (" and more" if len(differing) > 3 else "")
-
-
-def _payments_of_orders(orders: Rows, payments: Rows) -> Iterator[str]:
-    """A confirmed order is captured for its total; for any other no money is set aside or collected."""
-    by_id = {row["payment_id"]: row for row in payments}
-    for order in orders:
-        order_id = str(order["order_id"])
-        payment = by_id.pop(order_id, None)
-        status = payment["status"] if payment else None
-        if order["status"] == "CONFIRMED":
-            if payment is None or status != "CAPTURED":
-                yield f"order {order_id} is CONFIRMED, its payment is {status or 'missing'}"
-            elif (payment["currency"], payment["amount"]) != (order["currency"], order["total_nanos"]):
-                yield f"order {order_id} costs {_money(order['total_nanos'])}, {_money(payment['amount'])} was captured"
-        elif status in ("AUTHORIZING", "AUTHORIZED", "CAPTURING", "CAPTURED", "VOIDING"):
-            yield f"order {order_id} is {order['status']}, its payment is {status}"
-    for payment_id in by_id:
-        yield f"payment {payment_id} belongs to no order"
-
-
-def _provider_faults(payments: Rows, operations: Rows) -> Iterator[str]:
-    """The provider charged what was captured, once, and nothing else."""
-    done: defaultdict[str, defaultdict[str, Rows]] = defaultdict(lambda: defaultdict(list))
-    for row in operations:
-        if row["outcome"] == "APPROVED":
-            done[row["payment_id"]][row["kind"]].append(row)
-    for payment in payments:
-        payment_id, status = payment["payment_id"], payment["status"]
-        record = done.pop(payment_id, defaultdict(list))
-        for kind, rows in record.items():
-            if len(rows) > 1:
-                yield f"the provider did {kind} {len(rows)} times for payment {payment_id}"
-        charged, voided = record["CAPTURE"], record["VOID"]
-        held = bool(record["AUTHORIZE"]) and not charged and not voided
-        if (status == "CAPTURED") != bool(charged and not voided):
-            yield f"payment {payment_id} is {status}, the provider {_did(record)}"
-        elif held and status in ("VOIDED", "DECLINED"):
-            yield f"payment {payment_id} is {status}, the provider still holds its amount"
-        for row in (*record["AUTHORIZE"], *charged):
-            if (row["currency"], row["amount"]) != (payment["currency"], payment["amount"]):
-                amounts = f"is for {_money(payment['amount'])}, the provider did {row['kind']} {_money(row['amount'])}"
-                yield f"payment {payment_id} {amounts}"
-    for payment_id, record in done.items():
-        yield f"the provider {_did(record)} for payment {payment_id}, which doesn't exist"
-
-
-def _did(record: Iterable[str]) -> str:
-    return "did " + (", ".join(sorted(record)) or "nothing")
-
-
-def _money(nanos: int | None) -> str:
-    return "nothing" if nanos is None else f"{nanos / 1e9:.2f}"

@@ -10,6 +10,7 @@ from chassis.messaging.topology import TOPOLOGY
 from chassis.outbox.joined import JoinedOutbox
 from chassis.outbox.port import Outbox
 from chassis.outbox.postgres import PostgresOutbox
+from ops.audit.customers import erased_customers
 from ops.audit.report import Report
 from ops.audit.stores import OWNERS, Stores
 
@@ -18,8 +19,12 @@ _STAGES = {1: "NEW", 2: "IN_PROGRESS", 3: "FAILED", 4: "PROCESSED"}
 
 async def audit_messages(stores: Stores, report: Report) -> None:
     notifications = await stores.notifications.fetch("SELECT * FROM notifications")
-    orders = await stores.orders.fetch("SELECT order_id, status FROM orders WHERE customer_id <> '' AND settled")
-    report.add("notifications end", len(notifications), _notification_faults(notifications, orders))
+    orders = await stores.orders.fetch(
+        "SELECT order_id, customer_id, status FROM orders WHERE customer_id <> '' AND settled"
+    )
+    erased = await erased_customers(stores)
+    expected = [order for order in orders if order["customer_id"] not in erased]
+    report.add("notifications end", len(notifications), _notification_faults(notifications, expected))
     waiting = await waiting_messages(stores)
     report.add("outboxes and consumers are empty", len(waiting), (text for text in waiting.values() if text))
     letters = await DeadLetters(stores.nats).list()
@@ -34,8 +39,9 @@ def _notification_faults(rows: list[asyncpg.Record], orders: list[asyncpg.Record
         notification_id, stage = row["notification_id"], row["stage"]
         if stage not in (3, 4):
             yield f"notification {notification_id} is still {_STAGES.get(stage, stage)}"
-        if stage == 4 and not row["message_id"]:
-            yield f"notification {notification_id} is PROCESSED without a Message-ID"
+        if stage == 4 and bool(row["message_id"]) == row["muted"]:
+            how = "muted, with" if row["muted"] else "PROCESSED without"
+            yield f"notification {notification_id} is {how} a Message-ID"
         if (
             row["message_id"]
             and (other := message_ids.setdefault(row["message_id"], notification_id)) != notification_id

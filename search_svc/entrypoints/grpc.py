@@ -8,7 +8,7 @@ import grpc
 from polymart.search.v1 import search_service_pb2 as pb
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceServicer
 
-from chassis.money import Money
+from chassis.money import Money, is_currency
 from chassis.rpc.paging import PageToken, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 from search_svc.application.ports import ProductSearch
@@ -112,11 +112,7 @@ def _price(check: Validator, price: pb.PriceRange) -> PriceRange:
     low, high = bounds["min"], bounds["max"]
     check.check(low is None or high is None or low <= high, "filter.price.max", "must not be below min")
     code = price.currency_code
-    check.check(
-        not code or (len(code) == 3 and code.isascii() and code.isupper()),
-        "filter.price.currency_code",
-        "must be a three-letter ISO 4217 code",
-    )
+    check.check(not code or is_currency(code), "filter.price.currency_code", "must be a three-letter ISO 4217 code")
     return PriceRange(code, low, high)
 
 

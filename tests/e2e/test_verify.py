@@ -24,6 +24,7 @@ class Sale:
     product_id: str
     confirmed: str
     declined: str
+    customer: str
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ async def sale(shop: Shop) -> Sale:
     confirmed = await shop.settled(await shop.place(sku, customer=customer))
     declined = await shop.settled(await shop.place(sku, customer=customer, token="tok_declined"))
     await shop.invariants_hold()
-    return Sale(sku, sku.rpartition("-")[0], confirmed.order_id, declined.order_id)
+    return Sale(sku, sku.rpartition("-")[0], confirmed.order_id, declined.order_id, customer)
 
 
 @asynccontextmanager
@@ -49,6 +50,9 @@ async def altered(shop: Shop, service: str, change: str, undo: str, variable: st
     finally:
         await connection.close()
 
+
+# Only its owner can alter the ledger, and only like this.
+LEDGER = "ALTER TABLE entries DISABLE TRIGGER entries_stay; {}; ALTER TABLE entries ENABLE TRIGGER entries_stay"
 
 # service, what is done, what takes it back, and what must be named; {…} are fields of Sale
 ALTERATIONS = {
@@ -111,6 +115,35 @@ ALTERATIONS = {
     "money held for a declined order": (
         "payment_svc", "UPDATE payments SET status = 'CAPTURED' WHERE payment_id = '{declined}'",
         "UPDATE payments SET status = 'DECLINED' WHERE payment_id = '{declined}'", "{declined}"),
+    "a capture that isn't what the order costs": (
+        "payment_svc", "UPDATE payments SET captured = captured - 1 WHERE payment_id = '{confirmed}'",
+        "UPDATE payments SET captured = captured + 1 WHERE payment_id = '{confirmed}'", "9.999999999 was captured"),
+    "a refund that nobody made": (
+        "payment_svc", "UPDATE payments SET refunded = 1 WHERE payment_id = '{confirmed}'",
+        "UPDATE payments SET refunded = 0 WHERE payment_id = '{confirmed}'", "the provider did REFUND of 0.00"),
+    "an entry of another amount": (
+        "payment_svc", LEDGER.format("UPDATE entries SET amount = amount + 1 WHERE payment_id = '{confirmed}' "
+        "AND operation = 'CAPTURE' AND account = 'SALES'"),
+        LEDGER.format("UPDATE entries SET amount = amount - 1 WHERE payment_id = '{confirmed}' "
+        "AND operation = 'CAPTURE' AND account = 'SALES'"), "the entries of CAPTURE of payment {confirmed} sum to"),
+    "an operation that isn't booked": (
+        "payment_svc", LEDGER.format("CREATE TABLE kept AS SELECT * FROM entries WHERE payment_id = '{confirmed}'; "
+        "DELETE FROM entries WHERE payment_id = '{confirmed}'"),
+        "INSERT INTO entries SELECT * FROM kept; DROP TABLE kept",
+        "the provider did {confirmed}:CAPTURE, which the ledger lacks"),
+    "an account that doesn't say what the payment does": (
+        "payment_svc", LEDGER.format("UPDATE entries SET account = 'REFUNDS' WHERE payment_id = '{confirmed}' "
+        "AND account = 'SALES'"),
+        LEDGER.format("UPDATE entries SET account = 'SALES' WHERE payment_id = '{confirmed}' "
+        "AND account = 'REFUNDS'"), "on SALES for it instead of"),
+    "an operation booked that nobody did": (
+        "payment_svc", "INSERT INTO attempts (payment_id, operation, operation_id, amount, state, causation_id, "
+        "correlation_id) VALUES ('{confirmed}', 'REFUND', 'x', 0, 'APPROVED', gen_random_uuid(), ''); "
+        "INSERT INTO entries (payment_id, operation, operation_id, account, currency, amount) "
+        "VALUES ('{confirmed}', 'REFUND', 'x', 'PROVIDER', 'GBP', 0)",
+        LEDGER.format("DELETE FROM entries WHERE payment_id = '{confirmed}' AND operation = 'REFUND'; "
+        "DELETE FROM attempts WHERE payment_id = '{confirmed}' AND operation = 'REFUND'"),
+        "REFUND x of payment {confirmed}, which the provider never did"),
     "a notification that never ended": (
         "notification_svc", "UPDATE notifications SET stage = 2 WHERE order_id = '{confirmed}'",
         "UPDATE notifications SET stage = 4 WHERE order_id = '{confirmed}'", "is still IN_PROGRESS"),
@@ -123,6 +156,20 @@ ALTERATIONS = {
     "a customer nobody told": (
         "notification_svc", "UPDATE notifications SET order_id = 'x' || order_id WHERE order_id = '{confirmed}'",
         "UPDATE notifications SET order_id = '{confirmed}' WHERE order_id = 'x{confirmed}'", "{confirmed}"),
+    "an erased customer whose data can be opened": (
+        "customer_svc", "UPDATE customers SET erased = true, display_name = '', email = '' "
+        "WHERE customer_id = '{customer}'",
+        "UPDATE customers SET erased = false, display_name = '{customer}', email = '{customer}@shop.example' "
+        "WHERE customer_id = '{customer}'", "customer {customer} was erased"),
+    "what an erased customer was told": (
+        "customer_svc", "UPDATE customers SET erased = true, display_name = '', email = '' "
+        "WHERE customer_id = '{customer}'",
+        "UPDATE customers SET erased = false, display_name = '{customer}', email = '{customer}@shop.example' "
+        "WHERE customer_id = '{customer}'", "still says what an erased customer was told"),
+    "a customer whose key is gone": (
+        "customer_svc", "CREATE TABLE kept_keys AS SELECT * FROM customer_keys WHERE customer_id = '{customer}'; "
+        "DELETE FROM customer_keys WHERE customer_id = '{customer}'",
+        "INSERT INTO customer_keys SELECT * FROM kept_keys; DROP TABLE kept_keys", "customer {customer} has no key"),
     "a message that stays in an outbox": (
         "customer_svc", "INSERT INTO outbox (id, aggregate_id, subject, headers, data) VALUES "
         "(gen_random_uuid(), 'x', 'to.no.stream', '{{}}', '')",

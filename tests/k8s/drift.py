@@ -117,9 +117,10 @@ def _workloads(manifests: Manifests) -> Iterator[str]:
 def _declared() -> Iterator[str]:
     """What each service's settings ask for is what it is said to need: databases, engines and peers."""
     for module in SERVICES:
-        own = config_type(module).model_fields.keys() - ServiceConfig.model_fields.keys()
-        asks = {name.upper() for name in own if name.endswith(("_url", "_address"))}
-        for variable in sorted(asks ^ wanted(module).keys()):
+        fields = config_type(module).model_fields
+        must = {n.upper() for n, field in fields.items() if n.endswith(("_url", "_address")) and field.is_required()}
+        needs = wanted(module).keys()
+        for variable in sorted((must - needs) | (needs - {name.upper() for name in fields})):
             yield f"{module}: {PREFIX}{variable} is a setting or a need, and not the other"
 
 

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
 from chassis import errors
@@ -103,10 +104,36 @@ async def test_a_thousand_violations_reach_the_caller_as_far_as_they_fit(stage: 
     assert bad.field_violations[-1].description == f"and {1_000 - len(bad.field_violations) + 1} more"
 
 
-async def test_unknown_methods_are_unimplemented(stage: Stage) -> None:
+async def test_unknown_methods_and_services_are_unimplemented(stage: Stage) -> None:
+    for method in (f"/{NAME}/Nothing", "/no.such.v1.Service/Method"):
+        for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
+            error = await refusal(stage, kind, method, b"x")
+            info, _ = details(error)
+            assert (error.code(), info.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
+    assert "Nothing" not in generate_latest(stage.running.service.metrics.registry).decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [("unary_unary", "Unary"), ("unary_stream", "ListIt"), ("stream_unary", "Collect"), ("stream_stream", "Chat")],
+)
+async def test_bytes_that_are_no_request_are_an_invalid_argument(stage: Stage, kind: str, method: str) -> None:
+    error = await refusal(stage, kind, f"/{NAME}/{method}", b"\xff\xff\xff")
+    info, bad = details(error)
+    assert (error.code(), info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+    assert bad.field_violations[0].description == "the bytes are no message of the method's request type"
+
+
+async def refusal(stage: Stage, kind: str, method: str, data: bytes) -> grpc.aio.AioRpcError:
+    """How a call of bare bytes ends."""
+
+    async def messages() -> AsyncIterator[bytes]:
+        yield data
+
+    call = getattr(stage.channel, kind)(method)(messages() if kind.startswith("stream") else data, timeout=5)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stage.stub.nothing(text("x"), timeout=5)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        await (call.read() if kind.endswith("stream") else call)
+    return caught.value
 
 
 async def test_a_call_without_a_deadline_is_refused_a_watch_is_not(stage: Stage) -> None:

@@ -1,7 +1,9 @@
-"""Hints from other replicas: every published order event passes by on core NATS."""
+"""Hints from other replicas: what they publish passes by on core NATS."""
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Collection
+from typing import Protocol
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -9,20 +11,30 @@ from nats.errors import Error as NatsError
 
 from chassis.clock import rest
 from chassis.messaging.nats import Nats
-from order_svc.application.watching import OrderWatch
 
-_SUBJECT = "evt.order.>"
 _CHECK = 0.25
 
 
-class NatsChanges:
-    """A worker that listens while somebody watches. What it misses, the watch finds by its own poll."""
+class Hinted(Protocol):
+    """Who wants hints, unless it is idle."""
 
-    name = "order changes"
+    @property
+    def idle(self) -> bool: ...
+    def changed(self, keys: Collection[str]) -> None: ...
 
-    def __init__(self, nats: Nats, watch: OrderWatch):
+
+class NatsHints:
+    """A worker that listens while somebody watches. What it misses, the watch finds by its own poll.
+
+    `key_of` tells from a message what it is about.
+    """
+
+    def __init__(self, nats: Nats, subject: str, watch: Hinted, key_of: Callable[[Msg], str]):
+        self.name = f"hints {subject}"
         self._nats = nats
+        self._subject = subject
         self._watch = watch
+        self._key_of = key_of
         self._stopping = asyncio.Event()
         self._client = nats.client
         self._subscription: Subscription | None = None
@@ -44,10 +56,15 @@ class NatsChanges:
 
     async def _toggle(self) -> None:
         if self._subscription is None:
-            self._subscription = await self._client.subscribe(_SUBJECT, cb=self._heard)
+            self._subscription = await self._client.subscribe(self._subject, cb=self._heard)
         else:
             subscription, self._subscription = self._subscription, None
             await subscription.unsubscribe()
 
     async def _heard(self, message: Msg) -> None:
-        self._watch.changed([message.subject.rpartition(".")[2]])
+        self._watch.changed([self._key_of(message)])
+
+
+def last_token(message: Msg) -> str:
+    """The aggregate's id, where it is one token as it is."""
+    return message.subject.rpartition(".")[2]
