@@ -24,4 +24,5 @@ COPY --from=build /opt/polymart /opt/polymart
 ENV PATH=/opt/polymart/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001:10001
 WORKDIR /opt/polymart
-ENTRYPOINT ["python", "-m"]
+# `python -m`, for a process 1.
+ENTRYPOINT ["python", "-m", "chassis.process"]

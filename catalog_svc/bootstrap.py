@@ -25,7 +25,8 @@ NAME = "catalog_svc"
 
 def build(config: CatalogConfig) -> Service:
     metrics, clock = Metrics(NAME), SystemClock()
-    mongo, nats = Mongo(config.mongodb_url, config.mongodb_driver), Nats(config.nats_url, NAME)
+    mongo = Mongo(config.mongodb_url, config.mongodb_driver)
+    nats = Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     products, taxonomy = MongoProducts(mongo), MongoTaxonomy(mongo)
     catalog = CatalogServicer(products=products, taxonomy=taxonomy, clock=clock, new_id=uuid7)
     ordering = TaxonomyServicer(taxonomy=taxonomy, clock=clock, new_id=uuid7)

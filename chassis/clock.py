@@ -1,5 +1,7 @@
-"""Time as a port, so that deadlines can be tested without waiting."""
+"""Time as a port, so that deadlines can be tested without waiting; and rests that end early."""
 
+import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -26,3 +28,10 @@ class ManualClock:
 
     def advance(self, by: timedelta) -> None:
         self._now += by
+
+
+async def rest(event: asyncio.Event, seconds: float) -> None:
+    """Sleep for `seconds`, or until `event` is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

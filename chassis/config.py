@@ -19,7 +19,9 @@ class ConfigError(Exception):
         self.problems = list(problems)
 
 
-def _url(*schemes: str, path: bool = False) -> Callable[[str], str]:
+def url_of(*schemes: str, path: bool = False) -> Callable[[str], str]:
+    """A check for a URL of one of `schemes`; with `path` it names a database. It raises ValueError."""
+
     def check(text: str) -> str:
         wanted = f"{schemes[0]}://host:port{'/database' if path else ''}"
         try:
@@ -51,17 +53,18 @@ def _has_space(text: str) -> bool:
     return any(c.isspace() for c in text)
 
 
-PostgresUrl = Annotated[str, AfterValidator(_url("postgresql", "postgres", path=True))]
-MongoUrl = Annotated[str, AfterValidator(_url("mongodb", "mongodb+srv"))]
-HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]
-NatsUrl = Annotated[str, AfterValidator(_url("nats", "tls"))]
+PostgresUrl = Annotated[str, AfterValidator(url_of("postgresql", "postgres", path=True))]
+MongoUrl = Annotated[str, AfterValidator(url_of("mongodb", "mongodb+srv"))]
+HttpUrl = Annotated[str, AfterValidator(url_of("http", "https"))]
+NatsUrl = Annotated[str, AfterValidator(url_of("nats", "tls"))]
 Address = Annotated[str, AfterValidator(_address)]
 
 
 class ServiceConfig(BaseSettings):
     """What every service is told. Made with keyword arguments it reads no environment; `load` does.
 
-    Port 0 takes any free port; an empty `metrics_address` or `otlp_endpoint` turns that off.
+    Port 0 takes any free port; an empty `metrics_address` or `otlp_endpoint` turns that off. `nats_replicas`: how many
+    servers of a NATS cluster keep each stream; one that got lost is made again so.
     `drain_seconds` bounds how long a stopping service finishes what it has in hand.
     """
 
@@ -70,6 +73,7 @@ class ServiceConfig(BaseSettings):
     grpc_address: Address = "127.0.0.1:0"
     metrics_address: Address | Literal[""] = ""
     nats_url: NatsUrl = "nats://127.0.0.1:4222"
+    nats_replicas: int = Field(default=1, ge=1, le=5)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     otlp_endpoint: HttpUrl | Literal[""] = ""
     drain_seconds: float = Field(default=20, ge=0, le=600)

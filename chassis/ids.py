@@ -1,5 +1,6 @@
 """Identifiers: time-ordered UUIDs made here, opaque strings taken from callers, and both as one NATS subject token."""
 
+import unicodedata
 from collections.abc import Callable
 from itertools import count
 from uuid import UUID, uuid5
@@ -10,6 +11,7 @@ NewId = Callable[[], str]
 
 _NAMESPACE = UUID("6f0d1c5e-0a2b-5c43-9d57-3f1f0e0b7a11")
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def uuid7() -> str:
@@ -23,11 +25,19 @@ def derived_id(*parts: str) -> str:
 
 
 def is_uuid(text: str) -> bool:
+    """Whether `text` is a UUID as it is usually written, in either case: 32 digits and four hyphens."""
     try:
-        UUID(text)
+        return str(UUID(text)) == text.lower()
     except ValueError:
         return False
-    return len(text) == 36
+
+
+def printable(text: str) -> bool:
+    """Whether `text` can be an id, a SKU or a name: without control characters (NUL is one) and line breaks.
+
+    What one service takes the others must take as well, so this is every service's rule.
+    """
+    return text.isprintable() or not any(unicodedata.category(character) in _UNPRINTABLE for character in text)
 
 
 def subject_token(key: str) -> str:

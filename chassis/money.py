@@ -1,13 +1,19 @@
 """Exact money: an integer number of nanos (10^-9 units) of one currency, as google.type.Money counts; never a float."""
 
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import Self
 
 from google.type.money_pb2 import Money as MoneyMessage
 
 _NANOS = 1_000_000_000
 _LIMIT = 9 * 10**18  # fits a PostgreSQL bigint and a BSON int64
+_EXACT = Context(traps=[Inexact, InvalidOperation, Overflow])
+
+
+def is_currency(code: str) -> bool:
+    """Whether it has the form of an ISO 4217 code."""
+    return len(code) == 3 and code.isascii() and code.isalpha() and code.isupper()
 
 
 @dataclass(frozen=True, slots=True, order=False)
@@ -20,12 +26,20 @@ class Money:
     @classmethod
     def parse(cls, currency: str, text: str) -> Self:
         """From a decimal string such as "2.55". Raises ValueError if it isn't one or has over nine decimals."""
+        shown = repr(text if len(text) <= 40 else f"{text[:40]}…")
         try:
-            scaled = Decimal(text).scaleb(9)
-        except InvalidOperation as error:
-            raise ValueError(f"{text!r} is not a decimal number") from error
-        if not scaled.is_finite() or scaled != scaled.to_integral_value() or abs(scaled) > _LIMIT:
-            raise ValueError(f"{text!r} is not an amount that can be kept exactly")
+            amount = Decimal(text)
+        except InvalidOperation:
+            amount = Decimal("NaN")
+        # Python's numbers may have underscores and any script's digits.
+        if not amount.is_finite() or "_" in text or not text.isascii():
+            raise ValueError(f"{shown} is not a decimal number")
+        try:
+            scaled = _EXACT.scaleb(amount, 9)
+        except (Inexact, InvalidOperation, Overflow):
+            scaled = Decimal("NaN")
+        if scaled != scaled.to_integral_value() or abs(scaled) > _LIMIT:
+            raise ValueError(f"{shown} is not an amount of up to nine decimals below nine thousand million")
         return cls(currency, int(scaled))
 
     @classmethod
@@ -34,7 +48,7 @@ class Money:
         units, nanos = message.units, message.nanos
         if abs(nanos) >= _NANOS or (units > 0 > nanos) or (units < 0 < nanos):
             raise ValueError("units and nanos must have the same sign, and nanos be below one unit")
-        if len(message.currency_code) != 3 or not message.currency_code.isupper():
+        if not is_currency(message.currency_code):
             raise ValueError("currency_code must be a three-letter ISO 4217 code")
         total = units * _NANOS + nanos
         if abs(total) > _LIMIT:

@@ -36,6 +36,11 @@ _OUTAGES = (
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
+    # Set up wrongly, or told to stop, by whoever runs the server: nothing that a caller could mend.
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.QueryCanceledError,
     # What its protocol says when a server's farewell comes between two steps.
     asyncpg.InternalClientError,
 )
@@ -158,7 +163,10 @@ class Postgres:
             yield connection
         finally:
             with _translated():
-                await self._pool.release(connection, timeout=COMMAND_TIMEOUT)
+                releasing = asyncio.ensure_future(self._pool.release(connection, timeout=COMMAND_TIMEOUT))
+                # A caller that goes meanwhile doesn't hear how it ends.
+                releasing.add_done_callback(_retrieved)
+                await asyncio.shield(releasing)
 
     @asynccontextmanager
     async def transaction(self, *, isolation: str | None = None, readonly: bool = False) -> AsyncIterator[Transaction]:
@@ -170,17 +178,17 @@ class Postgres:
         async with self._connection() as connection:
             transaction = connection.transaction(isolation=isolation, readonly=readonly)  # type: ignore[arg-type]
             with _translated():
-                await transaction.start()
+                await _step(connection, transaction.start())
             tx = Transaction(connection)
             try:
                 yield tx
             except BaseException:
                 # A lost connection has rolled back already; what matters is the error that led here.
                 with suppress(*_OUTAGES, asyncpg.InterfaceError):
-                    await transaction.rollback()
+                    await _step(connection, transaction.rollback())
                 raise
             with _translated():
-                await _uninterrupted(transaction.commit())
+                await _uninterrupted(_step(connection, transaction.commit()))
             for callback in tx._after_commit:
                 callback()
 
@@ -213,13 +221,34 @@ async def _keep_session(_: object) -> None:
     """Nothing here sets session state, so releasing a connection needs no round trip to reset it."""
 
 
+async def _step(connection: "type_Connection", step: Awaitable[None]) -> None:
+    """Into a transaction or out of it. A connection on which the server doesn't answer to that is dropped: to give it
+    back, the pool would ask the same server to end the transaction."""
+    try:
+        await step
+    except asyncpg.PostgresError:
+        raise
+    except BaseException:
+        with suppress(asyncpg.InterfaceError):  # of one that the pool has dropped already
+            connection.terminate()
+        raise
+
+
+def _retrieved(task: asyncio.Future[None]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
 async def _uninterrupted(step: Awaitable[None]) -> None:
-    """Await `step` to its end even if the caller is cancelled meanwhile: half a commit has no outcome."""
+    """Await `step` to its end however often the caller is cancelled meanwhile: half a commit has no outcome."""
     task = asyncio.ensure_future(step)
+    task.add_done_callback(_retrieved)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
         raise
 
 

@@ -5,7 +5,6 @@ given a last chance, and everything is closed in reverse.
 """
 
 import asyncio
-import contextlib
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,9 +14,11 @@ from typing import NoReturn, Protocol, TypeVar
 
 import structlog
 
+from chassis.clock import rest
 from chassis.config import ConfigError, ServiceConfig, load, split_address
 from chassis.errors import Unavailable
 from chassis.metrics import Metrics
+from chassis.process import end_at_once
 from chassis.rpc.server import CannotListen, RpcServer, Servicer
 from chassis.telemetry import configure_logging, configure_tracing
 
@@ -35,6 +36,7 @@ _RETRY = 0.25
 _LONGEST_RETRY = 2.0
 _HEALTHY_RUN = 60.0
 _LAST_FLUSH = 6.0
+_LONGEST_CLOSE = 3.0
 # Seconds that a stop may take beyond `drain_seconds`: the relay's last flush, then closing everything.
 STOP_MARGIN = 25.0
 _EXIT_FAILED = 1
@@ -155,7 +157,7 @@ class RunningService:
             self._log.error("worker ended", worker=worker.name, exc_info=error)
             if asyncio.get_running_loop().time() - began > _HEALTHY_RUN:
                 delay = 0.1
-            await self._rest(delay)
+            await rest(self._stopping, delay)
             delay = min(delay * 2, _LONGEST_RETRY)
 
     async def _watch_readiness(self) -> None:
@@ -174,7 +176,7 @@ class RunningService:
                     self._is_ready.set()
                     self._log.info("ready", address=self.address)
             known = set(problems)
-            await self._rest(_READY_INTERVAL)
+            await rest(self._stopping, _READY_INTERVAL)
 
     async def _problem(self, check: Check) -> str | None:
         # A probe of an engine that froze may take long to be cancelled: nobody waits for that, and there is one
@@ -191,11 +193,6 @@ class RunningService:
             return "no answer"
         error = probe.exception()
         return (str(error) or type(error).__name__) if error else None
-
-    async def _rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
 
     async def ready(self, timeout: float = 30) -> None:
         """Wait until it serves. Raises TimeoutError."""
@@ -236,12 +233,20 @@ class RunningService:
         if left:
             await asyncio.wait(left, timeout=_READY_TIMEOUT)
         for resource in reversed(self._opened):
-            try:
-                await resource.close()
-            except Exception as error:
-                self._log.warning("closing failed", resource=type(resource).__name__, exc_info=error)
+            await self._close_resource(resource)
         await asyncio.to_thread(self.service.metrics.close)
         await asyncio.to_thread(self._tracing.shutdown)
+
+    async def _close_resource(self, resource: Resource) -> None:
+        # A task of its own: what swallows its cancellation, or waits for a peer that froze, is left behind.
+        closing = asyncio.ensure_future(resource.close())
+        await asyncio.wait({closing}, timeout=_LONGEST_CLOSE)
+        name = type(resource).__name__
+        if not closing.done():
+            closing.cancel()
+            self._log.warning("closing took too long", resource=name, seconds=_LONGEST_CLOSE)
+        elif not closing.cancelled() and (error := closing.exception()) is not None:
+            self._log.warning("closing failed", resource=name, exc_info=error)
 
 
 async def until_available(
@@ -294,6 +299,7 @@ async def run(service: Service) -> None:
         told_to_stop.set()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+            signal.signal(number, end_at_once)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)

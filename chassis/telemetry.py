@@ -139,3 +139,5 @@ def configure_logging(level: str, service: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
+    # Elasticsearch's client warns at every try; who waits for the engine says so once.
+    logging.getLogger("elastic_transport").setLevel(logging.ERROR)

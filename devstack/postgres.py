@@ -23,7 +23,7 @@ import psutil  # type: ignore[import-untyped]
 
 from devstack.engine import Engine, loopback
 from devstack.errors import EngineError
-from devstack.home import write_private
+from devstack.home import PASSWORDS, write_private
 from devstack.ports import HOST
 
 SUPERUSER = "polymart"
@@ -88,6 +88,11 @@ class Postgres(Engine):
             await connection.execute("SELECT 1", timeout=2)
         finally:
             await connection.close(timeout=2)
+
+    def refused(self, error: Exception) -> str | None:
+        if not isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+            return None
+        return f"restore {self.home.folder / PASSWORDS} as it was, or delete {self.home.folder} with all its data"
 
     async def prepare(self) -> None:
         await super().prepare()

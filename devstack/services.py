@@ -37,7 +37,7 @@ SERVICES: dict[str, Needs] = {
     "search_svc": Needs({}, ("elasticsearch",), ("catalog_svc", "inventory_svc")),
     "order_svc": Needs({"POSTGRES_URL": "order"}, (), ("catalog_svc",)),
     "payment_svc": Needs({"POSTGRES_URL": "payment", "PROVIDER_URL": "provider"}),
-    "customer_svc": Needs({"POSTGRES_URL": "customer"}),
+    "customer_svc": Needs({"POSTGRES_URL": "customer"}, (), ("order_svc", "notification_svc")),
     "notification_svc": Needs({"POSTGRES_URL": "notification"}),
     "email_svc": Needs({}, ("smtp",), ("customer_svc",)),
 }

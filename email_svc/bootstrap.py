@@ -11,12 +11,13 @@ from chassis.messaging.topology import TOPOLOGY
 from chassis.metrics import Metrics
 from chassis.rpc.client import RpcClient
 from chassis.service import Service
-from email_svc.adapters.grpc_customers import GrpcCustomers
+from email_svc.adapters.grpc_customers import IDEMPOTENT, GrpcCustomers
 from email_svc.adapters.jinja_letters import JinjaLetters
 from email_svc.adapters.nats_deliveries import NatsDeliveries, ensure_bucket
 from email_svc.adapters.smtp_mailer import SmtpMailer
+from email_svc.application.ports import Recipient
 from email_svc.application.postman import Postman
-from email_svc.config import EmailConfig, sender_of
+from email_svc.config import EmailConfig, mail_address
 from email_svc.domain.delivery import TIMING, Timing
 from email_svc.entrypoints.messages import HANDLERS
 
@@ -27,21 +28,22 @@ BATCH = 64
 
 def build(config: EmailConfig, *, timing: Timing = TIMING) -> Service:
     metrics = Metrics(NAME)
-    clock, nats = SystemClock(), Nats(config.nats_url, NAME)
+    clock, nats = SystemClock(), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     customers = RpcClient(
         config.customer_address,
         CustomerServiceStub,
-        idempotent=["polymart.customer.v1.CustomerService/GetCustomer"],
+        idempotent=IDEMPOTENT,
     )
     host, _, port = config.smtp_address.rpartition(":")
     mailer = SmtpMailer(host.strip("[]"), int(port))
     postman = Postman(
         deliveries=NatsDeliveries(nats),
         customers=GrpcCustomers(customers),
-        letters=JinjaLetters(sender_of(config.mail_from), clock),
+        letters=JinjaLetters(mail_address(config.mail_from), clock),
         mailer=mailer,
         announcements=Publisher(nats),
         clock=clock,
+        merchant=_merchant(config),
         timing=timing,
     )
     subscriptions = [
@@ -60,9 +62,16 @@ def build(config: EmailConfig, *, timing: Timing = TIMING) -> Service:
     )
 
 
+def _merchant(config: EmailConfig) -> Recipient | None:
+    if not config.merchant_mail:
+        return None
+    address = mail_address(config.merchant_mail)
+    return Recipient(address.display_name, address.addr_spec)
+
+
 async def migrate(config: EmailConfig) -> None:
     """Make the delivery log."""
-    nats = Nats(config.nats_url, NAME)
+    nats = Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     await nats.open()
     try:
         await ensure_bucket(nats)

@@ -10,20 +10,25 @@ from chassis.config import Address, ServiceConfig
 
 
 class EmailConfig(ServiceConfig):
-    """Those of every service; where to ask for customers and to hand over mail (host:port each); whom it is from."""
+    """Those of every service; where to ask for customers and to hand over mail (host:port each); whom it is from.
+
+    `merchant_mail` is where the merchant is written to about stock that runs low; without one they aren't.
+    """
 
     customer_address: Address
     smtp_address: Address
     mail_from: str = "Polymart <shop@polymart.example>"
+    merchant_mail: str = ""
 
-    @field_validator("mail_from")
+    @field_validator("mail_from", "merchant_mail")
     @classmethod
     def _has_an_address(cls, value: str) -> str:
-        sender_of(value)
+        if value:
+            mail_address(value)
         return value
 
 
-def sender_of(text: str) -> MailAddress:
+def mail_address(text: str) -> MailAddress:
     """`Name <user@domain>` or `user@domain`. Raises ValueError."""
     name, address = parseaddr(text)
     try:

@@ -25,7 +25,7 @@ NAME = "inventory_svc"
 
 def build(config: InventoryConfig) -> Service:
     metrics = Metrics(NAME)
-    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME)
+    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     outbox = PostgresOutbox(db)
     relay = Relay(outbox, Publisher(nats), metrics, name=NAME)
     handlers = reactions(lambda tx, causes: PostgresBook(tx, outbox, causes))

@@ -1,10 +1,12 @@
 """Notifications as polymart.notification.v1 writes them."""
 
+from datetime import UTC
+
 from google.type.money_pb2 import Money as MoneyMessage
 from polymart.notification.v1 import notification_pb2 as pb
 
 from chassis.money import Money
-from notification_svc.domain.notification import Content, Kind, Line, Notification, Stage
+from notification_svc.domain.notification import Content, Kind, Line, LowStock, Notification, Stage
 
 STATUS = {
     Stage.NEW: pb.NOTIFICATION_STATUS_NEW,
@@ -13,12 +15,8 @@ STATUS = {
     Stage.PROCESSED: pb.NOTIFICATION_STATUS_PROCESSED,
 }
 STAGE = {status: stage for stage, status in STATUS.items()}
-KIND = {
-    Kind.WELCOME: pb.NOTIFICATION_KIND_WELCOME,
-    Kind.ORDER_CONFIRMED: pb.NOTIFICATION_KIND_ORDER_CONFIRMED,
-    Kind.ORDER_REJECTED: pb.NOTIFICATION_KIND_ORDER_REJECTED,
-    Kind.ORDER_CANCELLED: pb.NOTIFICATION_KIND_ORDER_CANCELLED,
-}
+KIND = {kind: pb.NotificationKind.Value(f"NOTIFICATION_KIND_{kind.name}") for kind in Kind}
+KIND_OF = {number: kind for kind, number in KIND.items()}
 
 
 def to_proto(notification: Notification) -> pb.Notification:
@@ -32,14 +30,23 @@ def to_proto(notification: Notification) -> pb.Notification:
         failure=report.failure,
         message_id=report.message_id,
         attempt=report.attempt,
+        number=notification.number,
+        muted=report.muted,
     )
-    message.create_time.FromDatetime(notification.create_time)
-    message.update_time.FromDatetime(notification.update_time)
+    for name, time in (
+        ("create_time", notification.create_time),
+        ("update_time", notification.update_time),
+        ("start_time", report.start_time),
+        ("end_time", report.end_time),
+        ("read_time", notification.read_time),
+    ):
+        if time is not None:
+            getattr(message, name).FromDatetime(time)
     return message
 
 
 def content_to_proto(content: Content) -> pb.NotificationContent:
-    return pb.NotificationContent(
+    message = pb.NotificationContent(
         order_id=content.order_id,
         total=content.total.to_proto() if content.total else None,
         line_count=content.line_count,
@@ -50,16 +57,27 @@ def content_to_proto(content: Content) -> pb.NotificationContent:
             for line in content.lines
         ],
         failure=content.failure,
+        personal_data=content.personal_data,
     )
+    if content.low_stock is not None:
+        low = content.low_stock
+        message.low_stock.CopyFrom(pb.LowStock(sku=low.sku, available=low.available, threshold=low.threshold))
+    if content.expire_time is not None:
+        message.expire_time.FromDatetime(content.expire_time)
+    return message
 
 
 def content_from_proto(message: pb.NotificationContent) -> Content:
+    low = message.low_stock
     return Content(
         order_id=message.order_id,
         total=money(message.total) if message.HasField("total") else None,
         line_count=message.line_count,
         lines=tuple(Line(line.product_name, line.quantity, money(line.line_total)) for line in message.lines),
         failure=message.failure,
+        personal_data=message.personal_data,
+        low_stock=LowStock(low.sku, low.available, low.threshold) if message.HasField("low_stock") else None,
+        expire_time=message.expire_time.ToDatetime(UTC) if message.HasField("expire_time") else None,
     )
 
 

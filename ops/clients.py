@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import re
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import grpc
 import typer
@@ -22,6 +24,7 @@ from polymart.order.v1.order_service_pb2_grpc import OrderServiceStub
 from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceStub
 from rich.console import Console
+from rich.text import Text
 
 from chassis.errors import PolymartError
 from chassis.rpc.client import OPTIONS, ROUND_ROBIN
@@ -39,9 +42,25 @@ if TYPE_CHECKING:
     from polymart.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
-console = Console()
-problems = Console(stderr=True)
+# All of Unicode's controls but tab and line feed.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Terminal(Console):
+    """Shows text as it is: no emoji for `:smiley:`, and control characters, which could tell the terminal to do
+    anything, as \\x1b."""
+
+    def __init__(self, **options: Any):
+        super().__init__(emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(_CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text), **options)
+
+
+console = Terminal()
+problems = Terminal(stderr=True)
 
 
 # Over all addresses of a name, or of a target such as ipv4:127.0.0.1:5001,127.0.0.1:5002.
@@ -155,6 +174,32 @@ def asynchronous(function: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P
             raise typer.Exit(130) from None
 
     return command
+
+
+async def interruptible(work: Coroutine[Any, Any, T]) -> T:
+    """`work`, which SIGINT and SIGTERM cancel, so that it tidies up behind itself; more of them change nothing.
+
+    Raises typer.Exit with a shell's code for the signal.
+    """
+    task = asyncio.ensure_future(work)
+    received: list[int] = []
+
+    def stop(number: int) -> None:
+        if not received:
+            problems.print("polymart: stopping", soft_wrap=True)
+            task.cancel()
+        received.append(number)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        problems.print("polymart: stopped")
+        raise typer.Exit(128 + received[0]) from None
 
 
 def fail(message: str, code: int = 1) -> None:

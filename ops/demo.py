@@ -11,9 +11,10 @@ from email import message_from_bytes, policy
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from polymart.catalog.v1.catalog_service_pb2 import ImportProductsRequest
+import grpc
+from polymart.catalog.v1.catalog_service_pb2 import ImportProductsRequest, ListProductsRequest
 from polymart.customer.v1.customer_service_pb2 import CreateCustomerRequest
 from polymart.inventory.v1 import inventory_service_pb2 as inventory
 from polymart.order.v1 import order_service_pb2 as ordering
@@ -25,10 +26,19 @@ from polymart.search.v1.search_service_pb2 import (
     SearchProductsRequest,
 )
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from chassis.ids import derived_id
+from chassis.messaging.nats import Nats
 from chassis.money import Money
 from devstack.stack import Stack
 from ops import orders, search
@@ -45,6 +55,8 @@ INVOICES = 200
 IN_FLIGHT = 16
 TIMEOUT = 30.0
 PATIENCE = 120.0
+# What a service that is busy or restarts answers for a while.
+PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 SEARCHES = (
     SearchProductsRequest(text="hdmi cable", attribute_facets=["cable_length"], page_size=4),
@@ -85,6 +97,32 @@ class Result:
     mails: int = 0
     faults: list[str] = field(default_factory=list)
     verified: Report | None = None
+
+
+class Steps(Progress):
+    """Bars on a terminal; elsewhere, as in a file, a line for each step as it begins."""
+
+    def __init__(self, console: Console):
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        super().__init__(*columns, console=console, disable=not console.is_terminal)
+
+    def add_task(self, description: str, *args: Any, **options: Any) -> TaskID:
+        self._tell(description)
+        return super().add_task(description, *args, **options)
+
+    def rename(self, task: TaskID, description: str) -> None:
+        self._tell(description)
+        self.update(task, description=description)
+
+    def _tell(self, description: str) -> None:
+        if self.disable:
+            self.console.print(description, markup=False, highlight=False)
 
 
 class Demo:
@@ -133,7 +171,13 @@ class Demo:
         task = self._progress.add_task("search catches up", total=products + in_stock)
         deadline = monotonic() + PATIENCE
         while True:
-            status = await self._clients.search.GetIndexStatus(GetIndexStatusRequest(), timeout=TIMEOUT)
+            try:
+                status = await self._clients.search.GetIndexStatus(GetIndexStatusRequest(), timeout=TIMEOUT)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in PASSING or monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+                continue
             seen = (min(status.products, products), min(status.products_in_stock, in_stock))
             self._progress.update(task, completed=sum(seen))
             if seen == (products, in_stock):
@@ -253,6 +297,28 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
+async def refuse_used(clients: Clients, nats_url: str) -> None:
+    """Raises ValueError for engines that hold anything: named by URLs in the environment, they keep what they had."""
+    products = await clients.catalog.ListProducts(ListProductsRequest(page_size=1), timeout=TIMEOUT)
+    found = await clients.orders.ListOrders(ordering.ListOrdersRequest(page_size=1), timeout=TIMEOUT)
+    indexed = await clients.search.GetIndexStatus(GetIndexStatusRequest(), timeout=TIMEOUT)
+    nats = Nats(nats_url, "polymart demo")
+    await nats.open()
+    try:
+        await nats.ready()
+        messages = sum(stream.state.messages for stream in await nats.js.streams_info())
+    finally:
+        await nats.close()
+    holds = {
+        "MongoDB has products": products.products,
+        "Elasticsearch has products": indexed.products,
+        "PostgreSQL has orders": found.orders,
+        "NATS has messages": messages,
+    }
+    if used := [name for name, what in holds.items() if what]:
+        raise ValueError(f"the demo needs empty engines, but {', '.join(used)}: unset their URLs, or name empty ones")
+
+
 async def run(home: Path, console: Console, *, invoices: int = INVOICES) -> bool:
     """The whole demo in a new data folder under `home`; True if nothing was wrong."""
     folder = home / "demo"
@@ -261,20 +327,14 @@ async def run(home: Path, console: Console, *, invoices: int = INVOICES) -> bool
         Stack(folder).refuse_if_running()
     shutil.rmtree(folder, ignore_errors=True)
     began = monotonic()
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with Steps(console) as progress:
         starting = progress.add_task("starting the stack", total=None)
-        stack = Stack(folder, on_progress=lambda text: progress.update(starting, description=text))
+        stack = Stack(folder, on_progress=lambda text: progress.rename(starting, text))
         async with stack:
             progress.update(starting, description="stack started", total=1, completed=1)
             clients = Clients(stack.address)
             try:
+                await refuse_used(clients, stack.info().nats_url)
                 demo = Demo(clients, stack.mailbox, console, progress)
                 await demo.fill_catalog(DATA / "products.jsonl.gz")
                 await demo.search()

@@ -1,6 +1,6 @@
 """`polymart dlq`: list, show, replay and drop messages that a consumer gave up on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from polymart.notification.v1 import events_pb2 as notification_events
 from polymart.order.v1 import events_pb2 as order_events
 from polymart.payment.v1 import commands_pb2 as payment_commands
 from polymart.payment.v1 import events_pb2 as payment_events
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,7 +26,7 @@ from chassis.messaging.nats import Nats
 from ops.clients import asynchronous, console, nats_url, print_data
 from ops.orders import JsonOption
 
-app = typer.Typer(no_args_is_help=True, help="Look at dead letters, and send them again.")
+app = typer.Typer(no_args_is_help=True, help="Look at dead letters, send them again or forget them.")
 
 # Decoding a message needs its module imported.
 MODULES = (
@@ -64,13 +65,20 @@ async def list_letters(
     if json:
         print_data([summary(letter) for letter in found])
         return
-    table = Table("number", "since", "consumer", "type", "tries", "error")
-    for letter in found:
-        since = letter.at.isoformat(sep=" ", timespec="seconds") if letter.at else ""
+    show_letters(console, found)
+
+
+def show_letters(out: Console, letters: Sequence[DeadLetter]) -> None:
+    """A table with all that is known of each; what is too long is folded."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("number", "since", "consumer", "type", "tries", "error"):
+        table.add_column(heading, no_wrap=heading not in ("consumer", "type", "error"), overflow="fold")
+    for letter in letters:
+        since = f"{letter.at:%m-%d %H:%M}" if letter.at else ""
         name = letter.type.rpartition(".")[2]
         cells = (str(letter.sequence), since, letter.consumer, name, str(letter.deliveries), letter.error)
         table.add_row(*map(escape, cells))
-    console.print(table if found else "no dead letters")
+    out.print(table if letters else "no dead letters")
 
 
 @app.command()
@@ -95,6 +103,20 @@ async def replay(numbers: Sequences) -> None:
         for number in numbers:
             letter = await letters.replay(number)
             console.print(f"{number}: {letter.type} sent again to {letter.subject}", markup=False)
+
+
+@app.command()
+@asynchronous
+async def drop(
+    numbers: Sequences, yes: Annotated[bool, typer.Option("--yes", help="Don't ask whether it is meant.")] = False
+) -> None:
+    """Forget dead letters for good."""
+    if not yes:
+        typer.confirm(f"Forget {', '.join(map(str, numbers))} for good?", abort=True)
+    async with dead_letters() as letters:
+        for number in numbers:
+            await letters.drop(number)
+            console.print(f"{number}: dropped", markup=False)
 
 
 def summary(letter: DeadLetter) -> dict[str, object]:

@@ -106,12 +106,16 @@ def _object(line: bytes) -> object:
         return BadRow([f"is not valid UTF-8: byte {error.start + 1} is {line[error.start]:#04x}"])
     except RecursionError:
         return BadRow(["is nested too deeply"])
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         return BadRow([f"is not JSON: {error}"])
+    except BadRow as bad:
+        return bad
+    except (ValueError, ArithmeticError):  # of int() and Decimal()
+        return BadRow(["has a number with too many digits"])
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+    raise BadRow([f"is not JSON: {text} is no number"])
 
 
 async def import_products(

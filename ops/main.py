@@ -18,9 +18,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
+from ops import customers, dlq, notifications, orders, search, stock
 from ops import demo as demonstration
-from ops import dlq, orders, search, stock
-from ops.clients import asynchronous, clients, console, fail, print_data, running_stack
+from ops.clients import asynchronous, clients, console, fail, interruptible, print_data, running_stack
 from ops.importing import ImportReport, import_products, read_products
 from ops.orders import JsonOption
 from ops.tables import read_mapping
@@ -34,6 +34,8 @@ app = typer.Typer(
 )
 app.add_typer(orders.app, name="order")
 app.add_typer(stock.app, name="stock")
+app.add_typer(customers.app, name="customer")
+app.add_typer(notifications.app, name="notification")
 app.add_typer(dlq.app, name="dlq")
 
 
@@ -139,7 +141,7 @@ async def demo(
     ] = demonstration.INVOICES,
 ) -> None:
     """Play the whole path once in a data folder of its own, and check that nothing got lost."""
-    if not await demonstration.run(default_home(), console, invoices=invoices):
+    if not await interruptible(demonstration.run(default_home(), console, invoices=invoices)):
         fail("the demo ended with faults; its data and logs are in " + os.path.relpath(default_home() / "demo"))
 
 
@@ -176,12 +178,15 @@ async def import_file(
             row.unknown_category, row.validate_only = policy, dry_run
             yield row
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=json) as progress:
-        task = progress.add_task(file.name, total=None)
-        async with clients() as c:
-            await import_products(c.catalog, rows(), report, lambda n: progress.advance(task, n))
-        progress.update(task, total=report.rows, completed=report.rows)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    # What can't be begun at all is told without a bar.
+    file.open("rb").close()
+    async with clients() as c:
+        service = c.catalog
+        with Progress(*columns, console=console, disable=json) as progress:
+            task = progress.add_task(file.name, total=None)
+            await import_products(service, rows(), report, lambda n: progress.advance(task, n))
+            progress.update(task, total=report.rows, completed=report.rows)
     if json:
         rejected = [{"line": r.row, "reason": r.reason} for r in report.rejections]
         print_data({**report.outcomes, "dry_run": dry_run, "rejections": rejected})

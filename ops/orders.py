@@ -1,5 +1,7 @@
 """`polymart order`: place, show, watch and list orders."""
 
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -64,8 +66,8 @@ async def place(
 
 def _line(text: str) -> order_service_pb2.PlaceOrderLine:
     sku, _, quantity = text.rpartition("=") if "=" in text else (text, "", "1")
-    if not quantity.lstrip("-").isdigit():
-        raise ValueError(f"{text}: the quantity after = must be a whole number")
+    if not re.fullmatch("-?[0-9]{1,9}", quantity):
+        raise ValueError(f"{text}: the quantity after = must be a whole number of up to nine digits")
     return order_service_pb2.PlaceOrderLine(sku=sku, quantity=int(quantity))
 
 
@@ -108,7 +110,7 @@ async def list_orders(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     json: JsonOption = False,
 ) -> None:
-    """List orders, newest first."""
+    """List orders, newest first; … after a status says that something is left to do for the order."""
     names = [n.removeprefix("ORDER_STATUS_") for n in OrderStatus.keys()[1:]]
     if status and status.upper() not in names:
         raise ValueError(f"--status must be one of {', '.join(names)}")
@@ -129,16 +131,24 @@ async def list_orders(
         for order in orders[:limit]:
             print_json(order, indent=None)
         return
-    table = Table("order", "placed", "customer", "status", "total")
-    for order in orders[:limit]:
-        placed = order.place_time.ToDatetime().isoformat(sep=" ", timespec="seconds")
+    show_orders(console, orders[:limit])
+
+
+def show_orders(out: Console, orders: Sequence[Order]) -> None:
+    """A table that leaves ids, which people copy, in one piece on 80 columns; long customers are folded."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("order", "placed", "customer", "status", "total"):
+        table.add_column(name, no_wrap=name != "customer", overflow="fold")
+    for order in orders:
+        placed = order.place_time.ToDatetime().strftime("%m-%d %H:%M")
+        status = OrderStatus.Name(order.status).removeprefix("ORDER_STATUS_") + ("" if order.settled else "…")
         total = str(Money.from_proto(order.total))
-        table.add_row(order.order_id, placed, escape(order.customer_id or "guest"), status_name(order), total)
-    console.print(table)
+        table.add_row(order.order_id, placed, escape(order.customer_id or "guest"), status, total)
+    out.print(table)
 
 
 def print_json(message: Message, indent: int | None = 2) -> None:
-    console.print(MessageToJson(message, indent=indent, preserving_proto_field_name=True), markup=False, soft_wrap=True)
+    typer.echo(MessageToJson(message, indent=indent, preserving_proto_field_name=True))
 
 
 def show_order(out: Console, order: Order, most: int = 8) -> None:

@@ -14,6 +14,7 @@ its leading zeros gets them back.
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from math import inf, isfinite
 from typing import Any
 
 from google.type.money_pb2 import Money as MoneyMessage
@@ -71,7 +72,7 @@ def request_of(number: int, row: object) -> ImportProductsRequest:
     )
     attributes = {**fields.mapping("attributes")}
     known = {"mpn": row.get("mpn") or row.get("mpn_or_short_name"), "released": row.get("released")}
-    attributes.update({name: value for name, value in known.items() if value})
+    attributes.update({name: value for name, value in known.items() if value is not None and value != ""})
     for name, value in attributes.items():
         fields.set_attribute(request.product, name, value)
     if not faults and (size := request.ByteSize()) > MAX_BYTES:
@@ -144,6 +145,10 @@ class _Fields:
             for position, code in enumerate(codes)
         ]
 
+    def options(self) -> dict[str, str]:
+        named = [(f'options["{_shown(name)}"]', name, value) for name, value in self.mapping("options").items()]
+        return {self._text(name, path): self._text(value, path) for path, name, value in named}
+
     def status(self) -> "ProductStatus.ValueType":
         text = self.text("status")
         if not text:
@@ -196,8 +201,12 @@ class _Fields:
                 product.attributes[self._text(name, path)].flag = value
             case int() | float() | Decimal():
                 try:
-                    product.attributes[self._text(name, path)].number = float(value)
+                    number = float(value)
                 except OverflowError:
+                    number = inf
+                if isfinite(number):
+                    product.attributes[self._text(name, path)].number = number
+                else:
                     self.fault(path, "is too large a number")
             case str():
                 product.attributes[self._text(name, path)].CopyFrom(AttributeValue(text=self._text(value, path)))
@@ -222,7 +231,6 @@ class _Fields:
 def _variant(fields: _Fields, name: str, pictures: Sequence[str]) -> Variant:
     if not fields.text("currency"):
         fields.fault("currency", "is missing")
-    options = fields.mapping("options")
     return Variant(
         sku=fields.text("sku", required=True),
         price=fields.money("price", required=True),
@@ -230,7 +238,7 @@ def _variant(fields: _Fields, name: str, pictures: Sequence[str]) -> Variant:
         eans=fields.eans(),
         name=fields.text(name),
         untracked=fields.flag("untracked"),
-        options={str(key): fields._text(value, f'options["{_shown(key)}"]') for key, value in options.items()},
+        options=fields.options(),
         media=fields.media(*pictures),
     )
 

@@ -15,7 +15,7 @@ from polymart.inventory.v1.reservation_pb2 import Reservation
 from polymart.inventory.v1.stock_pb2 import Availability, StockLevel
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ops.clients import Clients, asynchronous, clients, console, print_data
 from ops.orders import TIMEOUT, JsonOption
@@ -65,7 +65,7 @@ async def reservations(
     if json:
         print_data([_data(reservation) for reservation in found])
         return
-    table = Table("order", "since", "units", "SKUs", "locations")
+    table = Table(Column("order", no_wrap=True), "since", "units", "SKUs", "locations")
     for one in found:
         units = sum(a.quantity for a in one.allocations)
         skus = _some(sorted({a.sku for a in one.allocations}))
@@ -124,7 +124,13 @@ def show_level(out: Console, level: StockLevel) -> None:
 
 
 def show_held(out: Console, sku: str, reservations: Sequence[Reservation], *, more: bool) -> None:
-    table = Table("order", "since", "held", title="open reservations, the oldest first", title_justify="left")
+    table = Table(
+        Column("order", no_wrap=True),
+        "since",
+        "held",
+        title="open reservations, the oldest first",
+        title_justify="left",
+    )
     for one in reservations:
         held = ", ".join(f"{a.quantity} at {a.location_id}" for a in one.allocations if a.sku == sku)
         table.add_row(escape(one.order_id), _time(one.create_time), escape(held))

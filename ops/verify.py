@@ -6,6 +6,7 @@ from time import monotonic
 
 from devstack.stack import StackInfo
 from ops.audit.commerce import audit_commerce
+from ops.audit.customers import audit_customers
 from ops.audit.messages import audit_messages, waiting_messages
 from ops.audit.notifications import audit_notifications
 from ops.audit.projections import audit_projections
@@ -25,6 +26,7 @@ async def verify(info: StackInfo) -> Report:
         await audit_commerce(stores, report)
         await audit_projections(stores, report)
         await audit_notifications(stores, report)
+        await audit_customers(stores, report)
         await audit_messages(stores, report)
     return report
 

@@ -9,6 +9,7 @@ from polymart.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to
 from chassis.clock import Clock, SystemClock
 from chassis.ids import uuid7
 from chassis.inbox.postgres import PostgresInbox
+from chassis.messaging.hints import NatsHints, last_token
 from chassis.messaging.nats import Nats
 from chassis.messaging.publisher import Publisher
 from chassis.messaging.subscription import Subscription
@@ -21,10 +22,9 @@ from chassis.postgres import migrate as apply_migrations
 from chassis.rpc.client import RpcClient
 from chassis.service import Check, Service, Servicer
 from order_svc.adapters.grpc_catalog import BATCH_GET_VARIANTS, GrpcCatalog
-from order_svc.adapters.nats_changes import NatsChanges
 from order_svc.adapters.postgres_orders import PostgresOrders
 from order_svc.adapters.postgres_prices import PostgresPrices
-from order_svc.application.advancing import expire_orders
+from order_svc.application.advancing import ask_again, expire_orders
 from order_svc.application.watching import OrderWatch
 from order_svc.config import OrderConfig
 from order_svc.entrypoints.deadlines import Deadlines
@@ -37,7 +37,7 @@ NAME = "order_svc"
 def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
     clock = clock or SystemClock()
     metrics = Metrics(NAME)
-    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME)
+    db, nats = Postgres(config.postgres_url, name=NAME), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     catalog = RpcClient(config.catalog_address, CatalogServiceStub, idempotent=[BATCH_GET_VARIANTS])
     outbox = PostgresOutbox(db)
     relay = Relay(outbox, Publisher(nats), metrics, name=NAME)
@@ -69,9 +69,10 @@ def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
         workers=[
             relay,
             *subscriptions,
-            Deadlines(partial(expire_orders, orders=orders, clock=clock)),
+            Deadlines("order deadlines", partial(expire_orders, orders=orders, clock=clock), interval=1),
+            Deadlines("stalled orders", partial(ask_again, orders=orders, clock=clock), interval=60),
             watch,
-            NatsChanges(nats, watch),
+            NatsHints(nats, "evt.order.>", watch, last_token),
         ],
     )
 

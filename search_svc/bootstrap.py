@@ -32,7 +32,7 @@ _BATCH = 1_000
 
 def build(config: SearchConfig) -> Service:
     metrics = Metrics(NAME)
-    engine, nats = Engine(config.elasticsearch_url), Nats(config.nats_url, NAME)
+    engine, nats = Engine(config.elasticsearch_url), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     catalog = RpcClient(config.catalog_address, CatalogServiceStub)
     taxonomy = RpcClient(config.catalog_address, TaxonomyServiceStub)
     inventory = RpcClient(config.inventory_address, InventoryServiceStub)

@@ -3,6 +3,9 @@
 `postgres`, `nats`, `mongodb` and `search_engine` are real engines, each with the `url` of a user with all rights.
 `database` is the URL of a database of the test's own, `fresh_nats` a connection to newly made streams and consumers,
 `fresh_search` the URL of the search engine without an index.
+
+Engines that the environment names are not touched, since tests delete what they find, unless POLYMART_TEST_ON_ENGINES
+is 1.
 """
 
 import asyncio
@@ -15,7 +18,7 @@ import socket
 import subprocess
 import sysconfig
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -23,11 +26,13 @@ from urllib.request import Request, urlopen
 import asyncpg
 import pytest
 import structlog
+from hypothesis import settings
 from pymongo import AsyncMongoClient
 
 from chassis.messaging.nats import Nats, ensure_topology
 from chassis.messaging.topology import TOPOLOGY
 from devstack.engine import Engine
+from devstack.engines import KINDS
 from devstack.errors import EngineError
 from devstack.home import Home
 from devstack.mongodb import NAMED as MONGOD
@@ -44,6 +49,21 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ],
 )
+
+
+def forget_engines(environ: MutableMapping[str, str]) -> None:
+    """Take out of the environment what names engines that aren't the tests' own."""
+    if environ.get("POLYMART_TEST_ON_ENGINES") != "1":
+        for kind in KINDS.values():
+            environ.pop(kind.variable, None)
+
+
+# Before any test reads it, or a process that a test starts.
+forget_engines(os.environ)
+
+# How long an example takes says nothing on a machine that others share.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 BIN = Path(sysconfig.get_path("scripts"))
 
@@ -76,9 +96,9 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def spawn(command: list[str], log: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     with log.open("ab") as out:
-        return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, env=env)
 
 
 def stop(process: subprocess.Popen[bytes] | None, how: int = signal.SIGTERM) -> None:
@@ -169,7 +189,8 @@ async def secantus(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytes
 
 @pytest.fixture(scope="session")
 def mongod(request: pytest.FixtureRequest) -> Engine:
-    """A real MongoDB, where there is one: on the PATH, or named by POLYMART_MONGOD or POLYMART_MONGODB_URL."""
+    """A real MongoDB, where there is one: on the PATH, or named by POLYMART_MONGOD, or by POLYMART_MONGODB_URL where
+    POLYMART_TEST_ON_ENGINES is 1."""
     if not (os.environ.get(MongoDB.variable) or os.environ.get(MONGOD) or shutil.which("mongod")):
         pytest.skip(f"there is no mongod: none on the PATH, and neither {MONGOD} nor {MongoDB.variable} is set")
     engine: Engine = request.getfixturevalue("mongodb")

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Literal, cast
@@ -71,10 +72,15 @@ async def operation() -> AsyncGenerator[None, None]:
             yield
     except PyMongoError as error:
         if isinstance(error, ConnectionFailure | WriteConcernError) or error.timeout:
-            raise Unavailable(f"MongoDB can't be reached: {error}") from error
+            raise Unavailable(f"MongoDB can't be reached: {_in_short(error)}") from error
         raise
     except TimeoutError as error:
         raise Unavailable(f"MongoDB didn't answer within {OPERATION_TIMEOUT:.0f} s") from error
+
+
+def _in_short(error: PyMongoError) -> str:
+    """Without what the driver adds of its settings and of every server's state, which differs each time."""
+    return re.split(r" \(configured timeouts| ?, Timeout: ", str(error), maxsplit=1)[0]
 
 
 async def missing_indexes(collection: Collection, names: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from catalog_svc.domain.product import (
     revise,
 )
 from chassis.clock import Clock
-from chassis.errors import ResourceExhausted, Violation
+from chassis.errors import Aborted, ResourceExhausted, Violation
 from chassis.ids import NewId
 
 
@@ -115,7 +115,7 @@ class Importer:
                 paths[path] = await category_for_path(
                     path, categories=self.taxonomy, clock=self.clock, new_id=self.new_id
                 )
-            except ResourceExhausted as error:
+            except (Aborted, ResourceExhausted) as error:
                 return _faulty(row, str(error))
         return replace(row, details=replace(row.details, category_id=paths[path]))
 

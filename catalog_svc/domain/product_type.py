@@ -108,6 +108,6 @@ def _definition(definition: Definition, path: str) -> Iterator[Violation]:
         yield Violation(f"{path}.values", "is for enums alone")
     yield from at_most(definition.values, f"{path}.values", MAX_VALUES)
     for number, value in enumerate(definition.values[:MAX_VALUES]):
-        yield from text(value, f"{path}.values[{number}]", MAX_ATTRIBUTE_TEXT, required=True)
+        yield from text(value, f"{path}.values[{number}]", MAX_ATTRIBUTE_TEXT, required=True, lines=True)
         if value in definition.values[:number]:
             yield Violation(f"{path}.values[{number}]", f"{value[:40]!r} is there already")

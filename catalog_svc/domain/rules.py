@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from catalog_svc.domain.product import FIELDS, Details, MediaLink, Variant
 from chassis.errors import Violation
+from chassis.ids import printable
 
 MAX_ID = 128
 MAX_NAME = 500
@@ -18,7 +19,8 @@ MAX_URI = 2_000
 MAX_ALT_TEXT = 500
 MAX_ATTRIBUTES = 500
 MAX_ATTRIBUTE_NAME = 200
-MAX_ATTRIBUTE_TEXT = 4_000
+# With a name of 200, what an index still takes as one term: 32,766 bytes.
+MAX_ATTRIBUTE_TEXT = 7_500
 MAX_VARIANTS = 200
 MAX_EANS = 200
 MAX_OPTIONS = 10
@@ -29,6 +31,7 @@ MAX_VARIANT_MEDIA = 20
 MAX_BYTES = 256 * 1024
 
 _EAN_LENGTHS = (8, 12, 13, 14)
+_LAYOUT = str.maketrans("", "", "\t\n\r\u2028\u2029")
 
 
 def violations(details: Details, fields: Collection[str] = FIELDS) -> list[Violation]:
@@ -58,7 +61,7 @@ def _name(details: Details) -> Iterator[Violation]:
 
 
 def _description(details: Details) -> Iterator[Violation]:
-    yield from text(details.description, "description", MAX_DESCRIPTION)
+    yield from text(details.description, "description", MAX_DESCRIPTION, lines=True)
 
 
 def _brand(details: Details) -> Iterator[Violation]:
@@ -95,10 +98,10 @@ def _attributes(details: Details) -> Iterator[Violation]:
         return
     for name, value in details.attributes.items():
         path = attribute_path(name)
-        if not name.strip() or len(name) > MAX_ATTRIBUTE_NAME:
-            yield Violation(path, f"the name must have 1 to {MAX_ATTRIBUTE_NAME} characters")
+        if not _is_name(name, MAX_ATTRIBUTE_NAME):
+            yield Violation(path, f"the name must have 1 to {MAX_ATTRIBUTE_NAME} printable characters")
         elif isinstance(value, str):
-            yield from text(value, path, MAX_ATTRIBUTE_TEXT)
+            yield from text(value, path, MAX_ATTRIBUTE_TEXT, lines=True)
         elif not isfinite(value):
             yield Violation(path, "must be a finite number")
 
@@ -147,8 +150,8 @@ def _options(options: Mapping[str, str], path: str) -> Iterator[Violation]:
         yield Violation(path, f"has {len(options)}, over {MAX_OPTIONS}")
         return
     for name, value in options.items():
-        if not name.strip() or len(name) > MAX_OPTION_NAME:
-            yield Violation(f'{path}["{name[:40]}"]', f"the name must have 1 to {MAX_OPTION_NAME} characters")
+        if not _is_name(name, MAX_OPTION_NAME):
+            yield Violation(f'{path}["{name[:40]}"]', f"the name must have 1 to {MAX_OPTION_NAME} printable characters")
         else:
             yield from text(value, f'{path}["{name}"]', MAX_OPTION, required=True)
 
@@ -197,11 +200,18 @@ _RULES = {
 }
 
 
-def text(text: str, path: str, maximum: int, *, required: bool = False) -> Iterator[Violation]:
+def text(text: str, path: str, maximum: int, *, required: bool = False, lines: bool = False) -> Iterator[Violation]:
+    """`lines`: it may have line breaks and tabs."""
     if required and not text.strip():
         yield Violation(path, "is required")
     elif len(text) > maximum:
         yield Violation(path, f"has {len(text):,} characters, over {maximum:,}")
+    elif not printable(text.translate(_LAYOUT) if lines else text):
+        yield Violation(path, f"must not hold control characters{'' if lines else ' or line breaks'}")
+
+
+def _is_name(text: str, maximum: int) -> bool:
+    return bool(text.strip()) and len(text) <= maximum and printable(text)
 
 
 def at_most(items: Sequence[object], path: str, maximum: int) -> Iterator[Violation]:

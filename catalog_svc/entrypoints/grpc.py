@@ -1,6 +1,6 @@
 """polymart.catalog.v1.CatalogService over the use cases."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -22,7 +22,7 @@ from catalog_svc.domain.edits import Edit, parse, touches
 from catalog_svc.domain.product import FIELDS, Details, Product, Request, to_the_millisecond
 from catalog_svc.domain.rules import id_violations, size_violations, violations
 from catalog_svc.entrypoints.batches import batches
-from catalog_svc.entrypoints.requests import Context, actor, collect
+from catalog_svc.entrypoints.requests import Context, actor
 from catalog_svc.protos import (
     STATUS_OF,
     product_message,
@@ -34,7 +34,7 @@ from catalog_svc.protos import (
 from chassis.clock import Clock
 from chassis.errors import InvalidArgument, ResourceExhausted, Violation
 from chassis.ids import NewId
-from chassis.rpc.paging import PageToken, fingerprint, page_size
+from chassis.rpc.paging import PageToken, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 
 M = TypeVar("M", bound=Message)
@@ -71,7 +71,7 @@ class CatalogServicer(CatalogServiceServicer):
         validator, given = Validator(request), request.product
         details, faults = _read(given)
         if request.HasField("product"):
-            collect(validator, [*_given_id(given), *faults], "product.")
+            validator.add([*_given_id(given), *faults], "product.")
         validator.done()
         new = New(given.product_id, details, _request(request), actor(context))
         product = await use_cases.create_product(
@@ -101,7 +101,7 @@ class CatalogServicer(CatalogServiceServicer):
         faults = [fault for fault in unread if touches(edits, details, fault)]
         if request.HasField("product"):
             faults += id_violations(given.product_id, "product_id")
-        collect(validator, [*faults, *violations(details, [field for field in FIELDS if field in whole])], "product.")
+        validator.add([*faults, *violations(details, [field for field in FIELDS if field in whole])], "product.")
         validator.done()
         change = Change(given.product_id, details, edits, given.etag, actor(context))
         product = await use_cases.update_product(
@@ -126,17 +126,15 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListProducts(
         self, request: messages.ListProductsRequest, context: Context
     ) -> messages.ListProductsResponse:
-        question = _question(request)
-        made_for = fingerprint(request)
-        after = _position(PageToken.decode(request.page_token, made_for))
+        question, size, after = _question(request)
         page, more = await use_cases.list_products(
-            question, after, page_size(request.page_size), products=self._products, taxonomy=self._taxonomy
+            question, after, size, products=self._products, taxonomy=self._taxonomy
         )
         # Large products make a page shorter than was asked for.
         fitting = next(_chunks(map(product_message, page), _ANSWER_BYTES), [])
         token = ""
         if more or len(fitting) < len(page):
-            token = _token(page[len(fitting) - 1], made_for)
+            token = _token(page[len(fitting) - 1], fingerprint(request))
         return messages.ListProductsResponse(products=fitting, next_page_token=token)
 
     async def BatchGetVariants(
@@ -208,12 +206,12 @@ def _edits(request: messages.UpdateProductRequest, validator: Validator) -> list
     return edits
 
 
-def _question(request: messages.ListProductsRequest) -> Question:
-    """Raises InvalidArgument."""
+def _question(request: messages.ListProductsRequest) -> tuple[Question, int, Position | None]:
+    """What is asked, how many of it, and where the earlier page ended. Raises InvalidArgument."""
     validator, wanted = Validator(request), request.filter
     validator.check(not wanted.status or wanted.status in STATUS_OF, "filter.status", "is not a known status")
     validator.check(request.order in _ORDERS, "order", "is not a known order")
-    validator.check(request.page_size >= 0, "page_size", "must not be negative")
+    size, after = asked_page(request, validator, _position)
     since = None
     if wanted.HasField("updated_since"):
         since = _moment(wanted.updated_since)
@@ -225,7 +223,7 @@ def _question(request: messages.ListProductsRequest) -> Question:
         status=STATUS_OF.get(wanted.status),
         updated_since=since,
     )
-    return Question(wanted.category_id, which, _ORDERS[request.order])
+    return Question(wanted.category_id, which, _ORDERS[request.order]), size, after
 
 
 def _moment(message: Timestamp) -> datetime | None:
@@ -244,9 +242,7 @@ def _token(last: Product, made_for: str) -> str:
     return PageToken.encode({"after": last.product_id, "at": at}, made_for)
 
 
-def _position(token: dict[str, str | int]) -> Position | None:
-    if not token:
-        return None
+def _position(token: Mapping[str, str | int]) -> Position:
     return Position(str(token["after"]), _EPOCH + timedelta(milliseconds=int(token["at"])))
 
 

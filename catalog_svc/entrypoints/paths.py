@@ -1,12 +1,12 @@
 """Tells others the paths of categories that changed."""
 
 import asyncio
-import contextlib
 
 import structlog
 
 from catalog_svc.application.ports import Categories
 from catalog_svc.application.taxonomy import tell_paths
+from chassis.clock import rest
 from chassis.errors import Aborted, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -29,9 +29,7 @@ class PathTeller:
                 await tell_paths(categories=self._categories)
             except (Unavailable, Aborted) as error:
                 log.warning("the paths of categories can't be told", error=str(error))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_INTERVAL):
-                    await self._stopping.wait()
+            await rest(self._stopping, _INTERVAL)
 
     async def stop(self) -> None:
         self._stopping.set()

@@ -1,5 +1,7 @@
 """polymart.catalog.v1.TaxonomyService over the use cases."""
 
+from collections.abc import Mapping
+
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from polymart.catalog.v1 import category_pb2, product_type_pb2
@@ -11,13 +13,13 @@ from catalog_svc.application.ports import Taxonomy
 from catalog_svc.domain import category as categories
 from catalog_svc.domain import product_type as types
 from catalog_svc.domain.rules import id_violations
-from catalog_svc.entrypoints.requests import Context, collect
+from catalog_svc.entrypoints.requests import Context
 from catalog_svc.protos import category_message, read_definitions, type_message
 from chassis.clock import Clock
 from chassis.errors import InvalidArgument
 from chassis.ids import NewId
 from chassis.rpc.mask import masked_paths
-from chassis.rpc.paging import PageToken, fingerprint, page_size
+from chassis.rpc.paging import PageToken, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 
 
@@ -30,9 +32,9 @@ class TaxonomyServicer(TaxonomyServiceServicer):
     async def CreateCategory(self, request: messages.CreateCategoryRequest, context: Context) -> category_pb2.Category:
         validator, given = Validator(request), request.category
         if request.HasField("category"):
-            collect(validator, categories.name_violations(given.name, "category.name"))
+            validator.add(categories.name_violations(given.name, "category.name"))
             if given.category_id:
-                collect(validator, id_violations(given.category_id, "category.category_id"))
+                validator.add(id_violations(given.category_id, "category.category_id"))
         validator.done()
         tree, category = await use_cases.create_category(
             given.category_id,
@@ -53,9 +55,9 @@ class TaxonomyServicer(TaxonomyServiceServicer):
         validator, given = Validator(request, shallow=["category"]), request.category
         fields = _masked(request.update_mask, given, ("name", "parent_id"), validator)
         if request.HasField("category"):
-            collect(validator, id_violations(given.category_id, "category.category_id"))
+            validator.add(id_violations(given.category_id, "category.category_id"))
         if "name" in fields:
-            collect(validator, categories.name_violations(given.name, "category.name"))
+            validator.add(categories.name_violations(given.name, "category.name"))
         validator.done()
         tree, category = await use_cases.update_category(
             given.category_id,
@@ -71,20 +73,22 @@ class TaxonomyServicer(TaxonomyServiceServicer):
     async def ListCategories(
         self, request: messages.ListCategoriesRequest, context: Context
     ) -> messages.ListCategoriesResponse:
-        size, made_for = page_size(request.page_size), fingerprint(request)
-        token = PageToken.decode(request.page_token, made_for)
+        validator = Validator(request)
+        size, after = asked_page(request, validator, _path_after)
+        validator.done()
         tree = await self._taxonomy.tree()
         if request.ancestor_id:
             tree.get(request.ancestor_id)
         # A path is a key: no two categories have the same.
         listed = [(tree.path(category.category_id), category) for category in tree.listed(request.ancestor_id)]
-        if token:
-            after = tuple(str(token[f"{depth}"]) for depth in range(len(token)))
+        if after:
             listed = [(path, category) for path, category in listed if path > after]
         page = listed[:size]
         following = ""
         if len(listed) > size:
-            following = PageToken.encode({f"{depth}": name for depth, name in enumerate(page[-1][0])}, made_for)
+            following = PageToken.encode(
+                {f"{depth}": name for depth, name in enumerate(page[-1][0])}, fingerprint(request)
+            )
         found = [category_message(category, path) for path, category in page]
         return messages.ListCategoriesResponse(categories=found, next_page_token=following)
 
@@ -97,7 +101,7 @@ class TaxonomyServicer(TaxonomyServiceServicer):
             faults = [*types.name_violations(given.name), *types.definition_violations(definitions)]
             if given.product_type_id:
                 faults += id_violations(given.product_type_id, "product_type_id")
-            collect(validator, faults, "product_type.")
+            validator.add(faults, "product_type.")
         validator.done()
         type_ = await use_cases.create_product_type(
             given.product_type_id,
@@ -125,7 +129,7 @@ class TaxonomyServicer(TaxonomyServiceServicer):
         faults += types.definition_violations(definitions) if "attributes" in fields else []
         if request.HasField("product_type"):
             faults += id_violations(given.product_type_id, "product_type_id")
-        collect(validator, faults, "product_type.")
+        validator.add(faults, "product_type.")
         validator.done()
         change = use_cases.TypeChange(
             given.product_type_id,
@@ -140,13 +144,18 @@ class TaxonomyServicer(TaxonomyServiceServicer):
     async def ListProductTypes(
         self, request: messages.ListProductTypesRequest, context: Context
     ) -> messages.ListProductTypesResponse:
-        size, made_for = page_size(request.page_size), fingerprint(request)
-        after = str(PageToken.decode(request.page_token, made_for).get("after", ""))
-        found = await self._taxonomy.type_page(after, size + 1)
+        validator = Validator(request)
+        size, after = asked_page(request, validator, lambda token: str(token["after"]))
+        validator.done()
+        found = await self._taxonomy.type_page(after or "", size + 1)
         token = ""
         if len(found) > size:
-            token = PageToken.encode({"after": found[size - 1].product_type_id}, made_for)
+            token = PageToken.encode({"after": found[size - 1].product_type_id}, fingerprint(request))
         return messages.ListProductTypesResponse(product_types=map(type_message, found[:size]), next_page_token=token)
+
+
+def _path_after(token: Mapping[str, str | int]) -> tuple[str, ...]:
+    return tuple(str(token[f"{depth}"]) for depth in range(len(token)))
 
 
 def _masked(mask: FieldMask, given: Message, allowed: tuple[str, ...], validator: Validator) -> list[str]:
@@ -154,5 +163,5 @@ def _masked(mask: FieldMask, given: Message, allowed: tuple[str, ...], validator
     try:
         return masked_paths(mask, given, allowed)
     except InvalidArgument as error:
-        collect(validator, error.violations)
+        validator.add(error.violations)
         return [field for field in allowed if field in mask.paths]

@@ -11,7 +11,7 @@ NAME = "chassis.messaging"
 
 async def migrate(config: ServiceConfig) -> None:
     """Raises Unavailable where no broker with JetStream can be reached."""
-    nats = Nats(config.nats_url, NAME)
+    nats = Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     await nats.open()
     try:
         await nats.ready()

@@ -5,6 +5,7 @@ The subject is `dlq.<consumer>.<message id>`. Beside the original headers an ent
 """
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from urllib.parse import quote, unquote
 
 from google.protobuf.message import Message
 from nats.aio.msg import Msg
+from nats.errors import MaxPayloadError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import DeliverPolicy, RawStreamMsg
 from nats.js.errors import NotFoundError as NoMessage
@@ -21,7 +23,7 @@ from nats.js.errors import ServerError
 from chassis.errors import NotFound
 from chassis.ids import subject_token, uuid7
 from chassis.messaging.envelope import Envelope, Undecodable
-from chassis.messaging.nats import Nats
+from chassis.messaging.nats import Nats, wire_size
 from chassis.messaging.topology import DLQ
 
 ERROR = "Polymart-Error"
@@ -32,6 +34,9 @@ REPLAY = "Polymart-Replay"
 MESSAGE_ID = "Nats-Msg-Id"
 
 _OURS = (ERROR, DELIVERIES, CONSUMER, SUBJECT)
+# What a message is given more when it becomes a dead letter; whatever is published leaves that much room.
+DEAD_LETTER_HEADERS = 8 * 1024
+# Of an error as it is written; the rest of those headers is subjects, names and numbers.
 _LONGEST_ERROR = 2_000
 _NO_MESSAGE = 10057
 
@@ -87,12 +92,20 @@ class DeadLetter:
         )
 
 
+def _header_value(error: str) -> str:
+    value = quote(error[:_LONGEST_ERROR], safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~\"")
+    if len(value) <= _LONGEST_ERROR:
+        return value
+    # Not within an escape; half a character shows as a replacement.
+    return re.sub("%.?$", "", value[:_LONGEST_ERROR])
+
+
 def _not_found(sequence: int) -> NotFound:
     return NotFound(f"no dead letter {sequence}", reason="DEAD_LETTER_NOT_FOUND")
 
 
 class DeadLetters:
-    """The DLQ. Raises nats' errors where the broker can't be reached."""
+    """The DLQ. Raises nats' errors where the broker can't be reached, or a message is more than it takes."""
 
     def __init__(self, nats: Nats):
         self._nats = nats
@@ -105,22 +118,26 @@ class DeadLetters:
             {
                 # Of this consumer and this replay: two consumers' failures are two entries.
                 MESSAGE_ID: f"{id}/{consumer}/{headers.get(REPLAY, '0')}",
-                ERROR: quote(error[:_LONGEST_ERROR], safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~\""),
+                ERROR: _header_value(error),
                 DELIVERIES: str(message.metadata.num_delivered),
                 CONSUMER: consumer,
                 SUBJECT: message.subject,
             }
         )
-        subject = f"dlq.{subject_token(consumer)}.{subject_token(id)}"
-        await self._nats.js.publish(subject, message.data, headers=headers)
+        await self._publish(f"dlq.{subject_token(consumer)}.{subject_token(id)}", message.data, headers)
 
-    async def list(self, *, limit: int = 1_000) -> list[DeadLetter]:
-        """The oldest `limit` entries."""
+    async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+        if wire_size(headers, data) > self._nats.client.max_payload:
+            raise MaxPayloadError
+        await self._nats.js.publish(subject, data, headers=headers)
+
+    async def list(self, *, limit: int | None = None) -> list[DeadLetter]:
+        """The oldest `limit` entries, or all."""
         return [letter async for letter in self._read(limit)]
 
-    async def _read(self, limit: int) -> AsyncIterator[DeadLetter]:
+    async def _read(self, limit: int | None) -> AsyncIterator[DeadLetter]:
         state = (await self._nats.js.stream_info(DLQ)).state
-        left = min(limit, state.messages)
+        left = state.messages if limit is None else min(limit, state.messages)
         if not left:
             return
         subscription = await self._nats.js.subscribe(
@@ -155,7 +172,7 @@ class DeadLetters:
         """
         letter = await self.get(sequence)
         headers = {**letter.headers, MESSAGE_ID: uuid7(), REPLAY: str(letter.replays + 1)}
-        await self._nats.js.publish(letter.subject, letter.data, headers=headers)
+        await self._publish(letter.subject, letter.data, headers)
         with contextlib.suppress(NotFound):
             await self.drop(sequence)
         return letter

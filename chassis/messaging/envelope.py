@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 from urllib.parse import quote, unquote
+from uuid import UUID
 
 from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError, Message
@@ -120,6 +121,7 @@ class Envelope:
             id, type_name = headers["ce-id"], headers["ce-type"]
             if not is_uuid(id):
                 raise Undecodable(f"{subject}: ce-id {id!r} is not a UUID")
+            id = str(UUID(id))  # as stores and logs write it
             payload = GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(type_name))()
             payload.ParseFromString(data)
             return cls(

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import TypeVar
 
 import structlog
@@ -23,23 +23,34 @@ T = TypeVar("T")
 ACK_WAIT = 10.0
 MAX_ACK_PENDING = 2_000
 _STREAM_EXISTS = 10058
+_NEW_CLIENT = 0.25
+
+
+def wire_size(headers: Mapping[str, str], data: bytes) -> int:
+    """What a message counts with the broker, which closes the connection of a client that goes beyond its limit."""
+    return len(data) + 64 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
 
 
 class Nats:
     """A connection that is made in the background and made again for ever.
 
     `open` returns at once, also while no broker runs; `connected` says how things stand. What is published
-    meanwhile isn't acknowledged, and waits in its outbox.
+    meanwhile isn't acknowledged, and waits in its outbox. `client` and `js` are others after the broker has refused
+    what a client did: what was made with them must be made again once it says ConnectionClosedError.
+    `replicas`: how many of the cluster's servers keep a stream that is made by way of it.
     """
 
-    def __init__(self, url: str, name: str):
+    def __init__(self, url: str, name: str, *, replicas: int = 1):
+        self.replicas = replicas
         self._url = url
         self._name = name
         self._client = Client()
+        self.js: JetStreamContext = self._client.jetstream(timeout=5)
         self._connecting: asyncio.Task[None] | None = None
         self._closing = False
+        self._opened = asyncio.Event()
+        self._closed = asyncio.Event()
         self._lost = asyncio.Event()
-        self.js: JetStreamContext = self._client.jetstream(timeout=5)
 
     @property
     def client(self) -> Client:
@@ -50,8 +61,27 @@ class Nats:
         return self._client.is_connected
 
     async def open(self) -> None:
-        self._connecting = asyncio.create_task(self._connect(), name=f"nats connect {self._name}")
-        await asyncio.wait({self._connecting}, timeout=1)
+        self._connecting = asyncio.create_task(self._stay_connected(), name=f"nats connect {self._name}")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._opened.wait()
+
+    async def _stay_connected(self) -> None:
+        """A client connects again by itself, unless the broker said that it did wrong: then another takes over."""
+        while True:
+            try:
+                await self._connect()
+                self._opened.set()
+                await self._closed.wait()
+                log.error("nats client closed", client=self._name, error=str(self._client.last_error))
+            except (NatsError, OSError) as error:
+                log.warning("nats refuses to connect", client=self._name, error=str(error))
+                with contextlib.suppress(NatsError, OSError):
+                    await self._client.close()
+            await asyncio.sleep(_NEW_CLIENT)
+            self._closed.clear()
+            self._client = Client()
+            self.js = self._client.jetstream(timeout=5)
 
     async def _connect(self) -> None:
         await self._client.connect(
@@ -67,6 +97,7 @@ class Nats:
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
+            closed_cb=self._on_closed,
         )
 
     async def while_connected(self, step: Coroutine[None, None, T]) -> T:
@@ -103,17 +134,20 @@ class Nats:
         if not self._closing:
             log.warning("nats connection lost", client=self._name)
 
+    async def _on_closed(self) -> None:
+        self._closed.set()
+
     async def _on_reconnected(self) -> None:
         log.info("nats connection is back", client=self._name)
 
 
-async def ensure_topology(nats: Nats, topology: Topology = TOPOLOGY, *, replicas: int = 1) -> None:
+async def ensure_topology(nats: Nats, topology: Topology = TOPOLOGY) -> None:
     """Create or update every declared stream and durable consumer. Idempotent; raises nats' errors."""
-    await asyncio.gather(*(ensure_stream(nats, stream, replicas=replicas) for stream in topology.streams))
+    await asyncio.gather(*(ensure_stream(nats, stream) for stream in topology.streams))
     await asyncio.gather(*(ensure_consumer(nats, consumer, topology) for consumer in topology.consumers))
 
 
-async def ensure_stream(nats: Nats, stream: Stream, *, replicas: int = 1) -> None:
+async def ensure_stream(nats: Nats, stream: Stream) -> None:
     config = StreamConfig(
         name=stream.name,
         subjects=list(stream.subjects),
@@ -121,7 +155,7 @@ async def ensure_stream(nats: Nats, stream: Stream, *, replicas: int = 1) -> Non
         storage=StorageType.FILE,
         max_age=stream.max_age.total_seconds(),
         duplicate_window=120,
-        num_replicas=replicas,
+        num_replicas=nats.replicas,
         allow_atomic=True,
         allow_direct=True,
     )

@@ -12,8 +12,9 @@ from nats.js.errors import APIError, ServerError, ServiceUnavailableError
 from uuid_utils import uuid4
 
 from chassis.errors import Internal, Unavailable
+from chassis.messaging.dead_letters import DEAD_LETTER_HEADERS
 from chassis.messaging.envelope import Envelope
-from chassis.messaging.nats import Nats
+from chassis.messaging.nats import Nats, wire_size
 from chassis.messaging.topology import TOPOLOGY, Topology
 from chassis.outbox.port import OutboxEntry
 
@@ -46,6 +47,10 @@ class Publisher:
         self._nats = nats
         self._streams = [(s.removesuffix(">"), stream.name) for stream in topology.streams for s in stream.subjects]
 
+    @property
+    def connected(self) -> bool:
+        return self._nats.connected
+
     async def send(self, envelopes: Sequence[Envelope]) -> None:
         """Publish without an outbox.
 
@@ -57,13 +62,9 @@ class Publisher:
         if not outcome.acked.issuperset(envelope.id for envelope in envelopes):
             raise Unavailable("NATS didn't acknowledge what was published")
 
-    async def publish(self, entries: Sequence[OutboxEntry]) -> set[str]:
-        """The ids that the broker has stored, of messages in the order given. Doesn't raise for an outage."""
-        return (await self.attempt(entries)).acked
-
     async def attempt(self, entries: Sequence[OutboxEntry]) -> Outcome:
         """Publish, keeping the order within each aggregate and stream: what follows a message that wasn't
-        acknowledged isn't sent."""
+        acknowledged isn't sent. Doesn't raise for an outage."""
         outcome = Outcome()
         if not self._nats.connected:
             return outcome
@@ -91,10 +92,11 @@ class Publisher:
         return next((name for prefix, name in self._streams if entry.subject.startswith(prefix)), None)
 
     def _unpublishable(self, entry: OutboxEntry) -> str | None:
-        # The broker counts the headers too, and closes the connection of a client that goes beyond.
-        size = len(entry.data) + 64 + sum(len(k) + len(v.encode()) + 4 for k, v in entry.headers.items())
-        if size > self._nats.client.max_payload:
-            return f"{size} bytes are more than the broker's limit of {self._nats.client.max_payload}"
+        size, limit = wire_size(entry.headers, entry.data), self._nats.client.max_payload - DEAD_LETTER_HEADERS
+        if size > limit:
+            return (
+                f"{size} bytes are more than the limit of {limit}, which is the broker's less a dead letter's headers"
+            )
         return None
 
     async def _publish_to_stream(self, entries: list[OutboxEntry], outcome: Outcome) -> None:

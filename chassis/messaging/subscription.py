@@ -17,6 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NoStreamResponseError, NotFoundError, ServiceUnavailableError
 from opentelemetry.trace import Span, StatusCode
 
+from chassis.clock import rest
 from chassis.errors import Aborted, DeadlineExceeded, Unavailable
 from chassis.inbox.port import UnitOfWork
 from chassis.messaging.dead_letters import DeadLetters
@@ -145,7 +146,7 @@ class Subscription(Generic[T]):
 
     async def _fetch(self) -> list[Msg]:
         if not self._nats.connected:
-            await self._rest(0.1)
+            await rest(self._stopping, 0.1)
             return []
         try:
             if self._pull is None:
@@ -158,8 +159,10 @@ class Subscription(Generic[T]):
         except TimeoutError:
             pass
         except (NatsError, OSError) as error:
+            if isinstance(error, ConnectionClosedError):
+                self._pull = None
             log.warning("fetch failed", consumer=self.name, error=str(error) or type(error).__name__)
-            await self._rest(0.25)
+            await rest(self._stopping, 0.25)
         return []
 
     async def _create_consumer(self) -> None:
@@ -168,7 +171,7 @@ class Subscription(Generic[T]):
             log.info("consumer created", consumer=self.name)
         except (NatsError, OSError) as error:
             log.warning("consumer can't be created", consumer=self.name, error=str(error))
-            await self._rest(0.5)
+            await rest(self._stopping, 0.5)
 
     async def _process(self, messages: Sequence[Msg]) -> None:
         deliveries: dict[str, _Delivery] = {}
@@ -224,7 +227,7 @@ class Subscription(Generic[T]):
                 fresh = await self._attempt(deliveries)
             except OUTAGES as error:
                 log.warning("paused", consumer=self.name, error=str(error) or type(error).__name__)
-                await self._rest(pause)
+                await rest(self._stopping, pause)
                 if self._stopping.is_set():
                     await self._give_back(deliveries)
                     return
@@ -321,6 +324,8 @@ class Subscription(Generic[T]):
 
     async def _unreadable(self, message: Msg, error: Undecodable) -> None:
         type_name = (message.headers or {}).get("ce-type", "")
+        if type_name not in self._topology.routes:  # whatever a stranger wrote would be a metric of its own
+            type_name = "unknown"
         if await self._dead_letter([message], type_name, error):
             self._metrics.message(type_name, "dead_lettered", 0.0)
         else:
@@ -373,8 +378,3 @@ class Subscription(Generic[T]):
             totals[delivery.envelope.type] = count + 1, max(seconds, now - delivery.began)
         for type_name, (count, seconds) in totals.items():
             self._metrics.message(type_name, outcome, seconds, count)
-
-    async def _rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()

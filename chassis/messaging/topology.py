@@ -129,8 +129,10 @@ _STOCK_REPLIES = "StockReserved StockRejected StockCommitted StockReleased"
 _PAYMENT_REPLIES = "PaymentAuthorized PaymentDeclined PaymentCaptured PaymentCaptureFailed PaymentVoided"
 _PRODUCT_EVENTS = "ProductCreated ProductUpdated ProductDeleted"
 _STOCK_COMMANDS = "ReserveStock CommitStock ReleaseStock"
-_PAYMENT_COMMANDS = "AuthorizePayment CapturePayment VoidPayment"
-_DELIVERY_EVENTS = "NotificationSending NotificationSent NotificationFailed"
+_PAYMENT_COMMANDS = "AuthorizePayment CapturePayment VoidPayment RefundPayment"
+_CUSTOMER_NEWS = "CustomerRegistered CustomerErased EmailVerificationRequested"
+_NOTIFICATION_EVENTS = "NotificationCreated NotificationRetried"
+_DELIVERY_EVENTS = "NotificationSending NotificationSent NotificationMuted NotificationFailed"
 
 TOPOLOGY = Topology(
     streams=(
@@ -151,9 +153,10 @@ TOPOLOGY = Topology(
                 "order", "order", "order_svc", "OrderPlaced OrderConfirmed OrderRejected OrderCancelled OrderSettled"
             ),
             _events("payment", "payment", "payment_svc", _PAYMENT_REPLIES),
+            _events("payment", "payment", "payment_svc", "PaymentRefunded PaymentRefundFailed"),
             _commands("payment", "order_svc", _PAYMENT_COMMANDS),
-            _events("customer", "customer", "customer_svc", "CustomerRegistered CustomerUpdated"),
-            _events("notification", "notification", "notification_svc", "NotificationCreated"),
+            _events("customer", "customer", "customer_svc", f"{_CUSTOMER_NEWS} CustomerUpdated"),
+            _events("notification", "notification", "notification_svc", _NOTIFICATION_EVENTS),
             _events("email", "notification", "email_svc", _DELIVERY_EVENTS),
         )
         for route in group
@@ -167,8 +170,9 @@ TOPOLOGY = Topology(
         _consumer("search_svc", "EVT_CATALOG", "catalog", f"{_PRODUCT_EVENTS} CategoryChanged"),
         _consumer("search_svc", "EVT_INVENTORY", "inventory", "StockAvailabilityChanged"),
         _consumer("notification_svc", "EVT_ORDER", "order", "OrderConfirmed OrderRejected OrderCancelled"),
-        _consumer("notification_svc", "EVT_CUSTOMER", "customer", "CustomerRegistered"),
+        _consumer("notification_svc", "EVT_INVENTORY", "inventory", "StockRanLow"),
+        _consumer("notification_svc", "EVT_CUSTOMER", "customer", _CUSTOMER_NEWS),
         _consumer("notification_svc", "EVT_EMAIL", "email", _DELIVERY_EVENTS),
-        _consumer("email_svc", "EVT_NOTIFICATION", "notification", "NotificationCreated"),
+        _consumer("email_svc", "EVT_NOTIFICATION", "notification", _NOTIFICATION_EVENTS),
     ),
 )

@@ -16,7 +16,7 @@ class _JoinedEntry(OutboxEntry):
 class JoinedOutbox:
     """The entries of all `outboxes`, under the lease of the first. No aggregate may have entries in two.
 
-    A page takes from the first before it takes from the next: the one that is never long comes first.
+    A page is of one of them, the first that has anything: the one that is never long comes first.
     """
 
     def __init__(self, first: Outbox, *others: Outbox):
@@ -30,14 +30,10 @@ class JoinedOutbox:
         await self._first.release(holder)
 
     async def pending(self, limit: int, skip: Collection[str] = ()) -> Sequence[OutboxEntry]:
-        found: list[OutboxEntry] = []
         for outbox in self._outboxes:
-            if len(found) < limit:
-                found += [
-                    _JoinedEntry(e.id, e.aggregate_id, e.subject, e.headers, e.data, e, outbox)
-                    for e in await outbox.pending(limit - len(found), skip)
-                ]
-        return found
+            if entries := await outbox.pending(limit, skip):
+                return [_JoinedEntry(e.id, e.aggregate_id, e.subject, e.headers, e.data, e, outbox) for e in entries]
+        return []
 
     async def remove(self, published: Sequence[OutboxEntry]) -> None:
         for outbox in self._outboxes:

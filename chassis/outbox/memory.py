@@ -6,7 +6,7 @@ from time import monotonic
 
 from chassis.inbox.memory import MemoryTransaction
 from chassis.messaging.envelope import Envelope
-from chassis.outbox.port import LEASE, Backlog, OutboxEntry
+from chassis.outbox.port import LEASE, PAGE_BYTES, Backlog, OutboxEntry
 
 
 class MemoryOutbox:
@@ -42,7 +42,15 @@ class MemoryOutbox:
             self._lease = ("", 0.0)
 
     async def pending(self, limit: int, skip: Collection[str] = ()) -> Sequence[OutboxEntry]:
-        return [entry for entry in self.entries.values() if entry.aggregate_id not in skip][:limit]
+        page: list[OutboxEntry] = []
+        size = 0
+        for entry in self.entries.values():
+            if len(page) == limit or size >= PAGE_BYTES:
+                break
+            if entry.aggregate_id not in skip:
+                page.append(entry)
+                size += len(entry.data)
+        return page
 
     async def remove(self, published: Sequence[OutboxEntry]) -> None:
         for entry in published:

@@ -16,18 +16,19 @@ from datetime import timedelta
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorCollection
-from pymongo import UpdateOne
+from pymongo import ReturnDocument, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import ConnectionFailure, DuplicateKeyError
 
 from chassis.errors import Unavailable
 from chassis.messaging.envelope import Envelope
-from chassis.outbox.port import LEASE, Backlog, OutboxEntry
+from chassis.outbox.port import LEASE, PAGE_BYTES, Backlog, OutboxEntry
 
 Document = dict[str, Any]
 DocumentCollection = AsyncIOMotorCollection[Document] | AsyncCollection[Document]
 
 _COUNTED_AT_MOST = 10_000
+_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,32 +81,50 @@ class MongoOutbox:
         self._nudge = nudge
 
     async def lease(self, holder: str, duration: timedelta = LEASE) -> bool:
-        now = time.time()
-        free = {"_id": self._collection.name, "$or": [{"holder": holder}, {"expires_at": {"$lt": now}}]}
-        taken = {"$set": {"holder": holder, "expires_at": now + duration.total_seconds()}}
+        # By the server's clock, in milliseconds, whatever the holders' say. A lease that isn't there yet has no expiry,
+        # which is less than any number.
+        now = {"$toLong": "$$NOW"}
+        free = {"$or": [{"$eq": ["$holder", holder]}, {"$lt": ["$expires_at", now]}]}
+        until = {"$add": [now, round(duration.total_seconds() * 1000)]}
+        taken = {
+            "holder": {"$cond": [free, holder, "$holder"]},
+            "expires_at": {"$cond": [free, until, "$expires_at"]},
+        }
         try:
             with _translated():
-                await self._leases.update_one(free, taken, upsert=True)
-        except DuplicateKeyError:  # it exists and isn't free
+                lease = await self._leases.find_one_and_update(
+                    {"_id": self._collection.name}, [{"$set": taken}], upsert=True, return_document=ReturnDocument.AFTER
+                )
+        except DuplicateKeyError:  # another made it at the same time
             return False
-        return True
+        return lease is not None and lease["holder"] == holder
 
     async def release(self, holder: str) -> None:
         with _translated():
             await self._leases.delete_one({"_id": self._collection.name, "holder": holder})
 
     async def pending(self, limit: int, skip: Collection[str] = ()) -> Sequence[OutboxEntry]:
-        """The entries of up to `limit` documents."""
+        """The entries of whole documents."""
         query: Document = {"pending": True}
         if skip:
             query["outbox.aggregate_id"] = {"$nin": list(skip)}
+        entries: list[OutboxEntry] = []
+        size = 0
         with _translated():
-            documents = await self._collection.find(query, {"outbox": 1}).limit(limit).to_list(None)
-        return [
-            _EmbeddedEntry(e["id"], e["aggregate_id"], e["subject"], e["headers"], e["data"], document["_id"])
-            for document in documents
-            for e in document["outbox"]
-        ]
+            # Several batches to a page, for the server not to send all of it at once.
+            cursor = self._collection.find(query, {"outbox": 1}).limit(limit).batch_size(_BATCH)
+            async for document in cursor:
+                for e in document["outbox"]:
+                    entries.append(
+                        _EmbeddedEntry(
+                            e["id"], e["aggregate_id"], e["subject"], e["headers"], e["data"], document["_id"]
+                        )
+                    )
+                    size += len(e["data"])
+                if len(entries) >= limit or size >= PAGE_BYTES:
+                    await cursor.close()
+                    break
+        return entries
 
     async def remove(self, published: Sequence[OutboxEntry]) -> None:
         by_document: dict[object, list[str]] = {}

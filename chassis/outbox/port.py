@@ -8,6 +8,8 @@ from typing import Protocol, Self
 from chassis.messaging.envelope import Envelope
 
 LEASE = timedelta(seconds=6)
+# How much a page of pending entries takes of memory, but for the entry or document that goes beyond.
+PAGE_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,10 @@ class Outbox(Protocol):
         ...
 
     async def pending(self, limit: int, skip: Collection[str] = ()) -> Sequence[OutboxEntry]:
-        """About `limit` of the oldest entries, leaving out the aggregates in `skip`.
+        """About `limit` entries, fewer once they have PAGE_BYTES, leaving out the aggregates in `skip`.
 
-        Those of one aggregate are in order and without gaps.
+        Those of one aggregate are in order and without gaps, from its oldest on. Between aggregates a table gives the
+        oldest first; documents come in no order that is promised.
         """
         ...
 

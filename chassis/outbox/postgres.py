@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 
 from chassis.messaging.envelope import Envelope
-from chassis.outbox.port import LEASE, Backlog, OutboxEntry
+from chassis.outbox.port import LEASE, PAGE_BYTES, Backlog, OutboxEntry
 from chassis.postgres import Postgres, Transaction
 
 _ADD = """
@@ -18,10 +18,12 @@ UPDATE relay_lease SET holder = $1, expires_at = clock_timestamp() + $2::interva
 WHERE name = 'outbox' AND (holder = $1 OR expires_at < clock_timestamp())
 """
 _RELEASE = "UPDATE relay_lease SET expires_at = '-infinity' WHERE name = 'outbox' AND holder = $1"
-_PENDING = "SELECT id, aggregate_id, subject, headers, data FROM outbox ORDER BY seq LIMIT $1"
-_PENDING_WITHOUT = """
-SELECT id, aggregate_id, subject, headers, data FROM outbox WHERE aggregate_id <> ALL ($2::text[])
-ORDER BY seq LIMIT $1
+# The oldest, up to the first that goes beyond so many bytes; a large value isn't read to learn its length.
+_PENDING = """
+SELECT id, aggregate_id, subject, headers, data FROM (
+    SELECT *, sum(octet_length(data)) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - octet_length(data) AS bytes_before
+    FROM outbox WHERE aggregate_id <> ALL ($3::text[]) ORDER BY seq LIMIT $1
+) AS page WHERE bytes_before < $2 ORDER BY seq
 """
 # A removal lost in a crash only publishes again what consumers have seen: it needn't wait for the disk.
 _REMOVE = """
@@ -67,7 +69,7 @@ class PostgresOutbox:
         await self._db.execute(_RELEASE, holder)
 
     async def pending(self, limit: int, skip: Collection[str] = ()) -> Sequence[OutboxEntry]:
-        rows = await (self._db.fetch(_PENDING_WITHOUT, limit, list(skip)) if skip else self._db.fetch(_PENDING, limit))
+        rows = await self._db.fetch(_PENDING, limit, PAGE_BYTES, list(skip))
         return [
             OutboxEntry(str(row["id"]), row["aggregate_id"], row["subject"], json.loads(row["headers"]), row["data"])
             for row in rows

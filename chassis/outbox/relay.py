@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
 import structlog
 
+from chassis.clock import rest
 from chassis.errors import Unavailable
 from chassis.ids import uuid7
-from chassis.messaging.publisher import Publisher
+from chassis.messaging.publisher import Outcome, Publisher
 from chassis.outbox.port import LEASE, Outbox, OutboxEntry
 
 log = structlog.get_logger(__name__)
@@ -19,8 +22,10 @@ _POLL = 0.25
 _LONGEST_DELAY = 2.0
 _FLUSH = 5.0
 _MEASURE = 5.0
-# How long the aggregate of a message that the broker refuses is left alone.
-_REFUSED_AGAIN = 30.0
+# How long an aggregate that can't get rid of a message is left alone, so that others come to their turn: as long as
+# that has been so, within these bounds; if the broker refused the message, for the longest of them.
+_SHORTEST_REST = 0.5
+_LONGEST_REST = 30.0
 
 
 class RelayMetrics(Protocol):
@@ -28,11 +33,20 @@ class RelayMetrics(Protocol):
     def outbox(self, entries: int, oldest_seconds: float) -> None: ...
 
 
+@dataclass(slots=True)
+class _Rest:
+    """An aggregate that got rid of nothing since `since` is left alone until `until`."""
+
+    since: float
+    until: float
+
+
 class Relay:
     """A worker that publishes what an outbox holds, and removes a message after the broker acknowledged it.
 
     Of several replicas' relays the one with the lease works. Every message is published at least once, those
-    of one aggregate in order; one that the broker refuses holds up its own aggregate alone.
+    of one aggregate in order; one that the broker refuses, or whose stream is missing, holds up its own aggregate
+    alone.
     """
 
     def __init__(self, outbox: Outbox, publisher: Publisher, metrics: RelayMetrics, name: str):
@@ -46,7 +60,7 @@ class Relay:
         self._leased_until = 0.0
         self._renew_at = 0.0
         self._measure_at = 0.0
-        self._refused: dict[str, float] = {}
+        self._resting: dict[str, _Rest] = {}
         outbox.on_added(self.nudge)
 
     @property
@@ -69,11 +83,11 @@ class Relay:
                 progress = None
             if progress is None:
                 delay = min(max(delay * 2, 0.1), _LONGEST_DELAY)
-                await _wait(self._stopping, delay)
+                await rest(self._stopping, delay)
             else:
                 delay = 0.0
                 if not progress:
-                    await _wait(self._nudged, _POLL)
+                    await rest(self._nudged, _POLL)
         await self._flush()
 
     async def stop(self) -> None:
@@ -85,21 +99,32 @@ class Relay:
         if not await self._lease():
             return False
         now = monotonic()
-        self._refused = {aggregate: again for aggregate, again in self._refused.items() if again > now}
-        entries = await self._outbox.pending(_PAGE, tuple(self._refused))
+        entries = await self._outbox.pending(_PAGE, [a for a, rest in self._resting.items() if rest.until > now])
         if not entries:
             return False
         if not self.leased:
             return None
         outcome = await self._publisher.attempt(entries)
-        for entry in entries:
-            if entry.id in outcome.refused:
-                self._refused[entry.aggregate_id] = monotonic() + _REFUSED_AGAIN
-                self._metrics.message(_type(entry), "refused", 0.0)
         published = [entry for entry in entries if entry.id in outcome.acked]
         if published:
             await self._outbox.remove(published)
-        return True if published or outcome.refused else None
+        if not published and not outcome.refused and not self._publisher.connected:
+            return None
+        self._give_rest(entries, outcome)
+        return True
+
+    def _give_rest(self, entries: Sequence[OutboxEntry], outcome: Outcome) -> None:
+        now = monotonic()
+        moved = {entry.aggregate_id for entry in entries if entry.id in outcome.acked}
+        for aggregate in moved:
+            self._resting.pop(aggregate, None)
+        for aggregate in {entry.aggregate_id for entry in entries} - moved:
+            since = self._resting[aggregate].since if aggregate in self._resting else now
+            self._resting[aggregate] = _Rest(since, now + min(max(now - since, _SHORTEST_REST), _LONGEST_REST))
+        for entry in entries:
+            if entry.id in outcome.refused:
+                self._resting[entry.aggregate_id] = _Rest(now, now + _LONGEST_REST)
+                self._metrics.message(_type(entry), "refused", 0.0)
 
     async def _lease(self) -> bool:
         now = monotonic()
@@ -109,10 +134,14 @@ class Relay:
                 self._renew_at = now + LEASE.total_seconds() / 3
             else:
                 self._leased_until = 0.0
+                self._resting.clear()
         return self.leased
 
     async def _measure(self) -> None:
-        if self.leased and monotonic() >= self._measure_at:
+        if not self.leased:
+            self._measure_at = 0.0
+            self._metrics.outbox(0, 0.0)  # it is another's now, who says how much there is
+        elif monotonic() >= self._measure_at:
             self._measure_at = monotonic() + _MEASURE
             backlog = await self._outbox.backlog()
             self._metrics.outbox(backlog.entries, backlog.oldest_seconds)
@@ -126,13 +155,8 @@ class Relay:
         with contextlib.suppress(Unavailable):
             await self._outbox.release(self._holder)
         self._leased_until = 0.0
+        await self._measure()
 
 
 def _type(entry: OutboxEntry) -> str:
     return entry.headers.get("ce-type", "")
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

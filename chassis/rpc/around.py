@@ -2,16 +2,19 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
 
-from chassis.errors import Unavailable
+from chassis.errors import InvalidArgument, ResourceExhausted, Unavailable, Violation
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+# Calls that a process has in hand at once, watches among them; over it a client had better ask another replica.
+MOST_CALLS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,14 @@ Around: TypeAlias = Callable[[Call], AbstractAsyncContextManager[None]]
 class AroundInterceptor(grpc.aio.ServerInterceptor):
     """Enters `arounds` in their order, the first outermost, then calls the handler.
 
-    Until `accept` is called it refuses with UNAVAILABLE all but health and reflection.
+    It refuses with UNAVAILABLE what comes before `accept` is called, and with RESOURCE_EXHAUSTED what comes on top of
+    MOST_CALLS; health and reflection are always answered.
     """
 
     def __init__(self, arounds: Sequence[Around]):
         self._arounds = arounds
         self._accepting = False
+        self._calls = 0
         self._open_ended: set[asyncio.Task[Any]] = set()
         self._ended: set[asyncio.Task[Any]] = set()
 
@@ -64,9 +69,9 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler: Any = await continuation(handler_call_details)
-        if handler is None:
-            return None
         method = handler_call_details.method
+        if handler is None:
+            return grpc.stream_stream_rpc_method_handler(self._unknown)
         inner = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
         # A coroutine that writes a stream's responses, rather than a generator: so all of it runs, and is
@@ -76,8 +81,11 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
             async with AsyncExitStack() as stack:
                 for around in self._arounds:
                     await stack.enter_async_context(around(call))
-                if not self._accepting and not call.infrastructure:
-                    raise Unavailable("the service is starting", reason="STARTING")
+                if not call.infrastructure:
+                    if not self._accepting:
+                        raise Unavailable("the service is starting", reason="STARTING")
+                    stack.enter_context(self._one_more())
+                request = _checked_stream(request) if handler.request_streaming else _checked(request)
                 if call.open_ended:
                     return await self._until_ended(inner, request, context)
                 return await _invoke(inner, request, context)
@@ -89,7 +97,22 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
             (True, True): grpc.stream_stream_rpc_method_handler,
         }
         make: Any = makers[handler.request_streaming, handler.response_streaming]
-        return make(behave, handler.request_deserializer, handler.response_serializer)
+        return make(behave, _lenient(handler.request_deserializer), handler.response_serializer)
+
+    async def _unknown(self, _: Any, context: Context) -> None:
+        """Whatever was called. It isn't measured: callers make up as many names as they like."""
+        async with self._arounds[0](Call("", context, streams=True)):
+            raise NotImplementedError
+
+    @contextmanager
+    def _one_more(self) -> Iterator[None]:
+        if self._calls >= MOST_CALLS:
+            raise ResourceExhausted("more calls at once than the service takes; try again later")
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
 
     async def _until_ended(self, inner: Any, request: Any, context: Context) -> None:
         task = asyncio.current_task()
@@ -105,6 +128,34 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
         finally:
             self._open_ended.discard(task)
             self._ended.discard(task)
+
+
+class _Malformed:
+    """In place of a request that its bytes aren't."""
+
+
+def _lenient(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """The library would tell a caller nothing but the exception's name."""
+
+    def lenient(data: bytes) -> Any:
+        assert deserialize is not None
+        try:
+            return deserialize(data)
+        except Exception:  # the library's own, which differ between its implementations
+            return _Malformed()
+
+    return lenient if deserialize else None
+
+
+def _checked(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise InvalidArgument([Violation("", "the bytes are no message of the method's request type")])
+    return request
+
+
+async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)
 
 
 async def _invoke(inner: Any, request: Any, context: Context) -> Any:

@@ -39,8 +39,18 @@ _BY_CODE: dict[str, type[PolymartError]] = {
 }
 
 
+# Errors of these reasons speak of hosts and drivers: that is for the log.
+_CALLERS_TEXT = {
+    errors.Unavailable.default_reason: "a store or peer can't be reached",
+    errors.Aborted.default_reason: "others changed the same thing meanwhile; read it again",
+}
+
+
 def as_ours(error: Exception) -> PolymartError:
-    """What a caller is told of `error`: nothing but INTERNAL of what nobody expected."""
+    """What a caller is told of `error`: nothing but INTERNAL of what nobody expected, and no host's or driver's word
+    of an outage."""
+    if isinstance(error, PolymartError) and error.reason in _CALLERS_TEXT:
+        return _BY_CODE[error.code](_CALLERS_TEXT[error.reason])
     if isinstance(error, errors.Internal):
         return errors.Internal("internal error", reason=error.reason)
     if isinstance(error, PolymartError):
@@ -48,7 +58,7 @@ def as_ours(error: Exception) -> PolymartError:
     if isinstance(error, NotImplementedError):
         return _Unimplemented("not implemented")
     if isinstance(error, OSError | TimeoutError):
-        return errors.Unavailable("a store or peer can't be reached")
+        return errors.Unavailable(_CALLERS_TEXT["UNAVAILABLE"])
     return errors.Internal("internal error")
 
 

@@ -3,23 +3,41 @@
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from chassis.errors import InvalidArgument, Violation
+from chassis.rpc.validation import Validator
 
+P = TypeVar("P")
 Position = Mapping[str, str | int]
 
 _DIGEST = 8
 
 
-def page_size(value: int, default: int = 50, maximum: int = 500) -> int:
-    """The rows of a page: `default` for 0, never over `maximum`. Raises InvalidArgument below 0."""
-    if value < 0:
-        raise InvalidArgument([Violation("page_size", "must not be negative")])
-    return min(value or default, maximum)
+def asked_page(
+    request: Any, check: Validator, read: Callable[[Position], P], *, default: int = 50, maximum: int = 500
+) -> tuple[int, P | None]:
+    """The rows that a list request asks for, `default` for 0 and never over `maximum`, and where its earlier page
+    ended, None for the first page.
+
+    What is wrong with either becomes a violation in `check`. `read` makes of a token's position what the service works
+    with; it raises what reading raises for one that the service never made.
+    """
+    check.check(request.page_size >= 0, "page_size", "must not be negative")
+    size = min(request.page_size or default, maximum)
+    if not request.page_token:
+        return size, None
+    try:
+        return size, read(PageToken.decode(request.page_token, fingerprint(request)))
+    except InvalidArgument as error:
+        check.add(error.violations)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        check.check(False, "page_token", "is not a token of this service")
+    return size, None
 
 
 def fingerprint(request: Message) -> str:

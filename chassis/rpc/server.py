@@ -24,6 +24,10 @@ from chassis.telemetry import Tracing
 # The names that health answers to, beside those of the servicers: whether it can be used, and whether it lives.
 READINESS = ""
 LIVENESS = "liveness"
+# Seconds after which a client is asked for another connection, for which it looks the addresses up again: so it finds
+# servers that came later. Calls under way go on, and open-ended ones are cut off after the grace, to be taken up anew.
+CONNECTION_AGE = 300.0
+_CONNECTION_GRACE = 3600.0
 _OPTIONS = (
     # Two servers must not share a port unnoticed.
     ("grpc.so_reuseport", 0),
@@ -61,7 +65,10 @@ class RpcServer:
         self._interceptor = AroundInterceptor(
             [errors_as_status, TelemetryAround(service, tracing, metrics), deadline_required]
         )
-        self._server = grpc.aio.server(interceptors=[self._interceptor], options=_OPTIONS)
+        # The library spreads the age by a tenth, so that clients don't come back all at once.
+        ages = (("max_connection_age_ms", CONNECTION_AGE), ("max_connection_age_grace_ms", _CONNECTION_GRACE))
+        options = (*_OPTIONS, *((f"grpc.{name}", int(seconds * 1000)) for name, seconds in ages))
+        self._server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         self._health = HealthServicer()
         self._names = [servicer.name for servicer in servicers]
         for servicer in servicers:

@@ -17,10 +17,13 @@ log = structlog.get_logger(__name__)
 
 # Faults of ours; the others are the caller's, and normal.
 _SERIOUS = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED"})
+# What callers are told of these leaves out what happened.
+_ENGINES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED"})
 
 
 class TelemetryAround:
-    """Continues the caller's trace, measures, and logs: at debug level what went well. Never what was asked."""
+    """Continues the caller's trace, measures, and logs: at debug level what went well, with its cause what an engine
+    or peer did. Never what was asked."""
 
     def __init__(self, service: str, tracing: Tracing, metrics: Metrics):
         self._service = service
@@ -36,7 +39,7 @@ class TelemetryAround:
         name = call.method.removeprefix("/")
         metadata = dict(call.context.invocation_metadata() or ())
         parent = metadata.get("traceparent")
-        code, reason, trace_id, bug, began = "OK", None, None, None, perf_counter()
+        code, reason, trace_id, bug, cause, began = "OK", None, None, None, None, perf_counter()
         try:
             with span(call.method.removeprefix("/"), parent=parent if isinstance(parent, str) else None, kind="server"):
                 trace_id = current_trace_id()
@@ -52,6 +55,7 @@ class TelemetryAround:
             ours = as_ours(error)
             code, reason = ours.code, ours.reason
             bug = error if code == "INTERNAL" else None
+            cause = _cause(error) if code in _ENGINES else None
             raise
         finally:
             seconds = perf_counter() - began
@@ -63,10 +67,16 @@ class TelemetryAround:
                 method=name,
                 code=code,
                 reason=reason,
+                cause=cause,
                 ms=round(seconds * 1000, 1),
                 trace_id=trace_id,
                 exc_info=bug,
             )
+
+
+def _cause(error: Exception) -> str:
+    text, below = str(error) or type(error).__name__, error.__cause__
+    return text if below is None or str(below) in text else f"{text}: {below}"
 
 
 def _aborted_with(context: Context) -> str:

@@ -47,10 +47,10 @@ class Validator:
         if not ok and field not in self._violations:
             self._violations[field] = Violation(field, description)
 
-    def add(self, violations: Iterable[Violation]) -> None:
-        """What was found elsewhere."""
+    def add(self, violations: Iterable[Violation], prefix: str = "") -> None:
+        """What was found elsewhere; `prefix` goes before the path of each field."""
         for violation in violations:
-            self.check(False, violation.field, violation.description)
+            self.check(False, prefix + violation.field, violation.description)
 
     def done(self) -> None:
         """Raises InvalidArgument with all violations, if there is one."""

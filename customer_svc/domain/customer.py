@@ -1,23 +1,31 @@
 """A customer and what may be said about one."""
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from chassis.errors import Violation
+from chassis.ids import printable
+from customer_svc.domain.address import Address, address_violations
+from customer_svc.domain.text import text_violations
 
 CUSTOMER_ID_LIMIT = 128
-_LIMITS = {"display_name": 200, "email": 254, "country": 100}
+_TEXT_LIMITS = {"display_name": 200, "email": 254, "country": 100}
 
 # An RFC 5321 address without quoting, comments and address literals: what people have.
 _LOCAL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = re.compile(rf"(?=.{{1,64}}@){_LOCAL}@{_LABEL}(\.{_LABEL})+")
-# Control characters, line and paragraph separators, lone surrogates: none belongs in a name, and some break a header.
-_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Muted:
+    """A kind of notification that isn't to come by one channel, both by their names."""
+
+    channel: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +35,21 @@ class Details:
     display_name: str = ""
     email: str = ""
     country: str = ""
-
-
-DETAIL_FIELDS = tuple(_LIMITS)
+    addresses: tuple[Address, ...] = ()
+    muted: frozenset[Muted] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """`version` counts the writes, from 1; `etag` changes with every one."""
+    """`version` counts the writes, from 1; `etag` changes with every one. Of one that was erased only that is left."""
 
     customer_id: str
     details: Details
     version: int
     create_time: datetime
     update_time: datetime
+    email_verified: bool = False
+    erased: bool = False
 
     @classmethod
     def register(cls, customer_id: str, details: Details, *, now: datetime) -> Self:
@@ -50,33 +59,42 @@ class Customer:
     def etag(self) -> str:
         return f"v{self.version}"
 
-    def changed(self, changes: Mapping[str, str], *, now: datetime) -> Self:
+    def changed(self, changes: Mapping[str, Any], *, now: datetime) -> Self:
         """With the named details replaced; itself where that changes nothing."""
         details = replace(self.details, **changes)
         if details == self.details:
             return self
-        return replace(self, details=details, version=self.version + 1, update_time=now)
+        verified = self.email_verified and details.email == self.details.email
+        return replace(self._written(now), details=details, email_verified=verified)
+
+    def verified(self, *, now: datetime) -> Self:
+        """Known to own their e-mail address; itself where that was known."""
+        return self if self.email_verified else replace(self._written(now), email_verified=True)
+
+    def forgotten(self, *, now: datetime) -> Self:
+        """Erased; itself where they were."""
+        if self.erased:
+            return self
+        return replace(self._written(now), details=Details(), email_verified=False, erased=True)
+
+    def _written(self, now: datetime) -> Self:
+        return replace(self, version=self.version + 1, update_time=now)
 
 
 def id_violations(customer_id: str, field: str) -> Iterator[Violation]:
     """What is wrong with a customer's id."""
     if not 1 <= len(customer_id) <= CUSTOMER_ID_LIMIT:
         yield Violation(field, f"must have 1 to {CUSTOMER_ID_LIMIT} characters")
-    if not _printable(customer_id):
+    if not printable(customer_id):
         yield Violation(field, "must not hold control characters or line breaks")
 
 
-def detail_violations(values: Mapping[str, str], prefix: str) -> Iterator[Violation]:
+def detail_violations(values: Mapping[str, Any], prefix: str) -> Iterator[Violation]:
     """What is wrong with the details given by name: everything, not the first."""
-    for name, value in values.items():
-        field = prefix + name
-        if len(value) > _LIMITS[name]:
-            yield Violation(field, f"must have at most {_LIMITS[name]} characters")
-        if not _printable(value):
-            yield Violation(field, "must not hold control characters or line breaks")
-        elif name == "email" and value and not _EMAIL.fullmatch(value):
-            yield Violation(field, "must be an e-mail address such as ada@example.org (ASCII)")
-
-
-def _printable(text: str) -> bool:
-    return not any(unicodedata.category(character) in _UNPRINTABLE for character in text)
+    for name, limit in _TEXT_LIMITS.items():
+        if (text := values.get(name)) is None:
+            continue
+        yield from (faults := list(text_violations(text, prefix + name, limit)))
+        if name == "email" and text and not faults and not _EMAIL.fullmatch(text):
+            yield Violation(prefix + name, "must be an e-mail address such as ada@example.org (ASCII)")
+    yield from address_violations(values.get("addresses", ()), f"{prefix}addresses")

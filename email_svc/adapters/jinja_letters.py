@@ -39,10 +39,10 @@ class JinjaLetters:
     def new_message_id(self, notification_id: str) -> str:
         return f"<{notification_id}@{self._sender.domain}>"
 
-    def write(self, notification: Notification, to: Recipient, message_id: str) -> Letter:
+    def write(self, notification: Notification, to: Recipient, message_id: str, code: str = "") -> Letter:
         recipient = _address(to)
         kind = NotificationKind.Name(notification.kind).removeprefix(_KIND_PREFIX).lower()
-        values = {"content": notification.content, "name": _one_line(to.name)}
+        values = {"content": notification.content, "name": _one_line(to.name), "code": code}
         subject, _, text = self._templates.get_template(f"{kind}.txt").render(values).partition("\n")
         message = EmailMessage()
         message["From"] = self._sender

@@ -4,19 +4,21 @@ import json
 from dataclasses import asdict
 from datetime import datetime
 
-from nats.errors import Error as NatsError
 from nats.js.api import KeyValueConfig, StorageType
 from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from chassis.errors import Unavailable
 from chassis.messaging.nats import Nats
+from chassis.messaging.subscription import OUTAGES
 from chassis.messaging.topology import INBOX_RETENTION
 from email_svc.application.ports import Overtaken
 from email_svc.domain.delivery import Delivery, State
 
 BUCKET = "email_deliveries"
 _STREAM_EXISTS = 10058
+# Not what is wrong with a key or a value, which no waiting mends.
+_OUTAGES = (*OUTAGES, APIError)
 
 
 class NatsDeliveries:
@@ -31,8 +33,8 @@ class NatsDeliveries:
             entry = await (await self._open()).get(notification_id)
         except KeyNotFoundError:
             return None
-        except (NatsError, OSError, TimeoutError) as error:
-            raise _unavailable(error) from error
+        except _OUTAGES as error:
+            raise self._unavailable(error) from error
         assert entry.value is not None
         assert entry.revision is not None
         return _delivery(entry.value), entry.revision
@@ -42,8 +44,8 @@ class NatsDeliveries:
             return await (await self._open()).update(notification_id, _data(delivery), last=revision)
         except KeyWrongLastSequenceError as error:
             raise Overtaken(notification_id) from error
-        except (NatsError, OSError, TimeoutError) as error:
-            raise _unavailable(error) from error
+        except _OUTAGES as error:
+            raise self._unavailable(error) from error
 
     async def everything(self) -> dict[str, Delivery]:
         """The whole log by notification, for auditors. Raises Unavailable."""
@@ -56,8 +58,8 @@ class NatsDeliveries:
                     found[entry.key] = _delivery(entry.value)
             finally:
                 await watcher.stop()  # type: ignore[no-untyped-call]
-        except (NatsError, OSError, TimeoutError) as error:
-            raise _unavailable(error) from error
+        except _OUTAGES as error:
+            raise self._unavailable(error) from error
         return found
 
     async def _open(self) -> KeyValue:
@@ -65,6 +67,10 @@ class NatsDeliveries:
             await self._nats.ready()
             self._bucket = await self._nats.js.key_value(BUCKET)
         return self._bucket
+
+    def _unavailable(self, error: Exception) -> Unavailable:
+        self._bucket = None  # its connection may be another now
+        return _unavailable(error)
 
 
 async def ensure_bucket(nats: Nats) -> None:
@@ -77,13 +83,14 @@ async def ensure_bucket(nats: Nats) -> None:
         # As long as a message may come again out of its stream or the dead letters.
         ttl=INBOX_RETENTION.total_seconds(),
         storage=StorageType.FILE,
+        replicas=nats.replicas,
     )
     try:
         await nats.js.create_key_value(config)
     except APIError as error:
         if error.err_code != _STREAM_EXISTS:  # it may be there with more replicas
             raise
-    except (NatsError, OSError, TimeoutError) as error:
+    except _OUTAGES as error:
         raise _unavailable(error) from error
 
 

@@ -7,6 +7,7 @@ import structlog
 from aiosmtplib import (
     SMTP,
     SMTPException,
+    SMTPHeloError,
     SMTPRecipientsRefused,
     SMTPResponseException,
     SMTPSenderRefused,
@@ -47,7 +48,7 @@ class SmtpMailer:
             await connection.sendmail(letter.sender, [letter.recipient], letter.data)
         except SMTPRecipientsRefused as error:
             refusal = await self._refused(error.recipients[0])
-        except SMTPSenderRefused as error:
+        except (SMTPSenderRefused, SMTPHeloError) as error:
             connection.close()
             raise Unavailable(f"the mail server refuses {letter.sender}: {error.code} {error.message}") from error
         except SMTPResponseException as error:

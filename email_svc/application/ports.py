@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from polymart.notification.v1.notification_pb2 import Notification
+from polymart.notification.v1.notification_pb2 import Notification, NotificationKind
 
 from chassis.messaging.envelope import Envelope
 from email_svc.domain.delivery import Delivery
@@ -30,13 +30,20 @@ class Deliveries(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
+    """`muted` are the kinds of notification that aren't wanted by e-mail."""
+
     name: str
     email: str
+    muted: frozenset["NotificationKind.ValueType"] = frozenset()
 
 
 class Customers(Protocol):
     async def find(self, customer_id: str) -> Recipient | None:
         """Who that is, `email` empty if they have none; None if nobody."""
+        ...
+
+    async def code(self, customer_id: str, personal_data: bytes) -> str | None:
+        """The code that an event carries sealed; None if nobody can open it any more."""
         ...
 
 
@@ -56,8 +63,8 @@ class Unsendable(Exception):
 class Letters(Protocol):
     def new_message_id(self, notification_id: str) -> str: ...
 
-    def write(self, notification: Notification, to: Recipient, message_id: str) -> Letter:
-        """Raises Unsendable."""
+    def write(self, notification: Notification, to: Recipient, message_id: str, code: str = "") -> Letter:
+        """`code` is what a letter about one tells. Raises Unsendable."""
         ...
 
 

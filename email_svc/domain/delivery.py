@@ -22,6 +22,7 @@ TIMING = Timing()
 class State(Enum):
     OPEN = "OPEN"
     DELIVERED = "DELIVERED"
+    MUTED = "MUTED"
     FAILED = "FAILED"
 
 
@@ -30,7 +31,8 @@ class Delivery:
     """What the delivery log holds of a notification.
 
     `attempt` counts from 1. While OPEN nobody but `holder` may touch it before `until`; `refusals` are temporary
-    ones. `message_id` is the same in every attempt. `reason` says why it FAILED, or was refused last.
+    ones. `message_id` is the same in every attempt. `reason` says why it FAILED, or was refused last. MUTED: not
+    wanted, and not sent.
     """
 
     state: State
@@ -42,24 +44,34 @@ class Delivery:
     reason: str = ""
 
     @classmethod
-    def begin(cls, message_id: str, holder: str, *, now: datetime, timing: Timing) -> Self:
-        return cls(State.OPEN, 1, message_id, holder, now + timing.claim)
+    def begin(cls, message_id: str, holder: str, attempt: int = 1, *, now: datetime, timing: Timing) -> Self:
+        return cls(State.OPEN, attempt, message_id, holder, now + timing.claim)
 
-    @property
-    def final(self) -> bool:
-        return self.state is not State.OPEN
+    def ended(self, attempt: int = 0) -> bool:
+        """Whether nothing is left to do, for somebody who asks for this attempt: a later one than that which FAILED is
+        worth another try."""
+        return self.state is not State.OPEN and not (self.state is State.FAILED and self.attempt < attempt)
 
     def wait(self, holder: str, *, now: datetime) -> timedelta:
         """How long until `holder` may claim it."""
-        return timedelta(0) if holder == self.holder else max(self.until - now, timedelta(0))
+        if self.state is not State.OPEN or holder == self.holder:
+            return timedelta(0)
+        return max(self.until - now, timedelta(0))
 
     def claimed(self, holder: str, *, now: datetime, timing: Timing) -> Self:
         """Claimed once more: by its holder it is the same attempt, after an outage; by another the next one."""
         attempt = self.attempt if holder == self.holder else self.attempt + 1
         return replace(self, attempt=attempt, holder=holder, until=now + timing.claim)
 
+    def reopened(self, attempt: int, holder: str, *, now: datetime, timing: Timing) -> Self:
+        """Claimed after it FAILED, because somebody asks for a later attempt."""
+        return type(self).begin(self.message_id, holder, attempt, now=now, timing=timing)
+
     def delivered(self) -> Self:
         return replace(self, state=State.DELIVERED, reason="")
+
+    def muted(self) -> Self:
+        return replace(self, state=State.MUTED, reason="")
 
     def failed(self, reason: str) -> Self:
         return replace(self, state=State.FAILED, reason=reason)

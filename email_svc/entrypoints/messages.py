@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from google.protobuf.message import Message
-from polymart.notification.v1.events_pb2 import NotificationCreated
+from polymart.notification.v1.events_pb2 import NotificationCreated, NotificationRetried
 
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.subscription import OUTAGES, Handler, Postponed
@@ -31,7 +31,7 @@ async def deliver_all(messages: Sequence[Envelope], *, tx: Postman) -> None:
                 return
             try:
                 with span("deliver e-mail", parent=message.traceparent):
-                    assert isinstance(message.payload, NotificationCreated)
+                    assert isinstance(message.payload, NotificationCreated | NotificationRetried)
                     cause = message.within(current_traceparent())
                     later = await tx.deliver(message.payload.notification, cause)
             except OUTAGES as error:
@@ -53,4 +53,5 @@ async def deliver_all(messages: Sequence[Envelope], *, tx: Postman) -> None:
 
 HANDLERS: Mapping[type[Message], Handler[Postman]] = {
     NotificationCreated: deliver_all,
+    NotificationRetried: deliver_all,
 }

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import asyncpg
 
@@ -20,7 +21,17 @@ SOURCE = "inventory_svc"
 _WITH_LINES = (HoldState.RESERVED, HoldState.COMMITTED)
 _WITH_RETURNS = (HoldState.COMMITTED, HoldState.RELEASED)
 
-_FIRST_USE = "INSERT INTO requests (request_id, content) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1"
+REQUESTS_KEPT = timedelta(days=30)
+# Every new call takes up to two old ones away, so that they never grow beyond what is to be kept.
+_FIRST_USE = """
+WITH forgotten AS (
+    DELETE FROM requests WHERE request_id IN (
+        SELECT request_id FROM requests WHERE created_at < now() - $3::interval AND request_id <> $1
+        ORDER BY created_at LIMIT 2 FOR UPDATE SKIP LOCKED
+    )
+)
+INSERT INTO requests (request_id, content) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1
+"""
 _USED = "SELECT content FROM requests WHERE request_id = $1"
 
 # A row for each order before any is locked: of two batches that hear of an order first, one must wait.
@@ -91,7 +102,7 @@ class PostgresBook:
         self._causes = causes
 
     async def first_use(self, request_id: str, content: bytes) -> bool:
-        if await self._tx.fetchval(_FIRST_USE, request_id, content):
+        if await self._tx.fetchval(_FIRST_USE, request_id, content, REQUESTS_KEPT):
             return True
         if await self._tx.fetchval(_USED, request_id) != content:
             message = f"request_id {request_id} was used for another call"

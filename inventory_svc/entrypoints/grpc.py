@@ -8,8 +8,9 @@ from polymart.inventory.v1 import inventory_service_pb2 as pb
 from polymart.inventory.v1 import inventory_service_pb2_grpc, location_pb2, stock_pb2
 
 from chassis.errors import InvalidArgument
+from chassis.ids import printable
 from chassis.rpc.mask import masked_paths
-from chassis.rpc.paging import page_size
+from chassis.rpc.paging import asked_page
 from chassis.rpc.validation import Validator
 from inventory_svc.application import levels as stock
 from inventory_svc.application.locations import create_location, update_location
@@ -111,7 +112,7 @@ class InventoryServicer(inventory_service_pb2_grpc.InventoryServiceServicer):
 
     async def GetStock(self, request: pb.GetStockRequest, context: object) -> stock_pb2.StockLevel:
         check = Validator(request)
-        check.check(_printable(request.sku), "sku", "must be printable")
+        check.check(printable(request.sku), "sku", "must be printable")
         check.done()
         return level_message(await stock.get_stock(request.sku, warehouse=self._warehouse))
 
@@ -119,7 +120,7 @@ class InventoryServicer(inventory_service_pb2_grpc.InventoryServiceServicer):
         check = Validator(request)
         check.check(len(request.skus) <= _MOST, "skus", f"must be at most {_MOST}")
         for index, sku in enumerate(request.skus):
-            check.check(_printable(sku), f"skus[{index}]", "must be printable")
+            check.check(printable(sku), f"skus[{index}]", "must be printable")
         check.done()
         levels = await stock.batch_get_stock(list(request.skus), warehouse=self._warehouse)
         return pb.BatchGetStockResponse(levels=map(level_message, levels))
@@ -141,25 +142,21 @@ class InventoryServicer(inventory_service_pb2_grpc.InventoryServiceServicer):
         self, request: pb.ListReservationsRequest, context: object
     ) -> pb.ListReservationsResponse:
         check = Validator(request)
-        check.check(_printable(request.sku), "sku", "must be printable")
+        check.check(printable(request.sku), "sku", "must be printable")
         before = _moment(check, request)
+        size, after = asked_page(request, check, reservation_position)
         check.done()
-        size = page_size(request.page_size)
-        found = await self._ledger.open_reservations(
-            sku=request.sku, before=before, after=reservation_position(request), limit=size + 1
-        )
+        found = await self._ledger.open_reservations(sku=request.sku, before=before, after=after, limit=size + 1)
         page, token = reservations_page(request, found, size)
         return pb.ListReservationsResponse(reservations=map(reservation_message, page), next_page_token=token)
 
     async def ListMovements(self, request: pb.ListMovementsRequest, context: object) -> pb.ListMovementsResponse:
         check = Validator(request)
-        check.check(_printable(request.sku), "sku", "must be printable")
-        check.check(_printable(request.location_id), "location_id", "must be printable")
+        check.check(printable(request.sku), "sku", "must be printable")
+        check.check(printable(request.location_id), "location_id", "must be printable")
+        size, below = asked_page(request, check, movement_position)
         check.done()
-        size = page_size(request.page_size)
-        found = await self._ledger.movements(
-            request.sku, location=request.location_id, below=movement_position(request), limit=size + 1
-        )
+        found = await self._ledger.movements(request.sku, location=request.location_id, below=below, limit=size + 1)
         page, token = movements_page(request, found, size)
         return pb.ListMovementsResponse(movements=map(movement_message, page), next_page_token=token)
 
@@ -186,8 +183,10 @@ class InventoryServicer(inventory_service_pb2_grpc.InventoryServiceServicer):
         return location_message(location)
 
     async def ListLocations(self, request: pb.ListLocationsRequest, context: object) -> pb.ListLocationsResponse:
-        size = page_size(request.page_size)
-        found = await self._locations.page(after=location_position(request), limit=size + 1)
+        check = Validator(request)
+        size, after = asked_page(request, check, location_position)
+        check.done()
+        found = await self._locations.page(after=after, limit=size + 1)
         page, token = locations_page(request, found, size)
         return pb.ListLocationsResponse(locations=map(location_message, page), next_page_token=token)
 
@@ -211,11 +210,11 @@ def _check_quantities(check: Validator, field: str, quantities: Sequence[int]) -
 
 
 def _check_id(check: Validator, path: str, id: str, longest: int) -> None:
-    check.check(len(id) <= longest and _printable(id), path, f"must be 1 to {longest} printable characters")
+    check.check(len(id) <= longest and printable(id), path, f"must be 1 to {longest} printable characters")
 
 
 def _check_text(check: Validator, path: str, text: str) -> None:
-    fine = len(text) <= _LONGEST_TEXT and _printable(text)
+    fine = len(text) <= _LONGEST_TEXT and printable(text)
     check.check(fine, path, f"must be at most {_LONGEST_TEXT} printable characters")
 
 
@@ -227,7 +226,3 @@ def _moment(check: Validator, request: pb.ListReservationsRequest) -> datetime |
     except ValueError:
         check.check(False, "created_before", "must be a time between the years 1 and 9999")
         return None
-
-
-def _printable(text: str) -> bool:
-    return not text or text.isprintable()

@@ -1,17 +1,14 @@
-"""Positions of the lists' pages, as tokens and back. A token that holds no position is INVALID_ARGUMENT."""
+"""Positions of the lists' pages, as tokens and back. Reading a token that holds none raises."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from polymart.inventory.v1 import inventory_service_pb2 as pb
 
-from chassis.errors import InvalidArgument, Violation
+from chassis.ids import printable
 from chassis.rpc.paging import PageToken, Position, fingerprint
 from inventory_svc.application.ports import Entry, Reservation
 from inventory_svc.domain.locations import Location
-
-T = TypeVar("T")
 
 Request = pb.ListReservationsRequest | pb.ListMovementsRequest | pb.ListLocationsRequest
 
@@ -19,16 +16,16 @@ Request = pb.ListReservationsRequest | pb.ListMovementsRequest | pb.ListLocation
 MOST_ALLOCATIONS = 10_000
 
 
-def reservation_position(request: pb.ListReservationsRequest) -> tuple[datetime, str] | None:
-    return _position(request, lambda at: (datetime.fromisoformat(_text(at["at"])).astimezone(UTC), _text(at["order"])))
+def reservation_position(at: Position) -> tuple[datetime, str]:
+    return datetime.fromisoformat(_text(at["at"])).astimezone(UTC), _text(at["order"])
 
 
-def movement_position(request: pb.ListMovementsRequest) -> int | None:
-    return _position(request, lambda at: _number(at["below"], 2**63))
+def movement_position(at: Position) -> int:
+    return _number(at["below"], 2**63)
 
 
-def location_position(request: pb.ListLocationsRequest) -> tuple[int, str] | None:
-    return _position(request, lambda at: (_number(at["priority"], 2**31), _text(at["id"])))
+def location_position(at: Position) -> tuple[int, str]:
+    return _number(at["priority"], 2**31), _text(at["id"])
 
 
 def reservations_page(
@@ -63,19 +60,8 @@ def _token(request: Request, last: Position, *, more: bool) -> str:
     return PageToken.encode(last, fingerprint(request)) if more else ""
 
 
-def _position(request: Request, read: Callable[[Mapping[str, str | int]], T]) -> T | None:
-    """None for the first page."""
-    position = PageToken.decode(request.page_token, fingerprint(request))
-    if not position:
-        return None
-    try:
-        return read(position)
-    except (KeyError, ValueError, TypeError, OverflowError):
-        raise InvalidArgument([Violation("page_token", "is not a token of this service")]) from None
-
-
 def _text(value: str | int) -> str:
-    if not isinstance(value, str) or not value.isprintable():
+    if not isinstance(value, str) or not printable(value):
         raise ValueError
     return value
 

@@ -1,6 +1,6 @@
 """Use cases that read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from chassis.errors import NotFound
@@ -13,7 +13,7 @@ T = TypeVar("T")
 async def get_notification(notification_id: str, *, notifications: Notifications[T]) -> Notification:
     """Raises NotFound."""
     if (found := await notifications.get(notification_id)) is None:
-        raise NotFound(f"notification {notification_id} doesn't exist", reason="NOTIFICATION_NOT_FOUND")
+        raise not_found([notification_id])
     return found
 
 
@@ -26,3 +26,7 @@ async def list_notifications(
     if len(found) <= page_size:
         return page, None
     return page, Position(page[-1].create_time, page[-1].notification_id)
+
+
+def not_found(notification_ids: Iterable[str]) -> NotFound:
+    return NotFound(f"not found: notification {', '.join(notification_ids)}", reason="NOTIFICATION_NOT_FOUND")

@@ -1,20 +1,32 @@
 """What notification_svc reacts to."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 from typing import TypeVar
 
 from google.protobuf.message import Message
-from polymart.customer.v1.events_pb2 import CustomerRegistered
-from polymart.email.v1.events_pb2 import NotificationFailed, NotificationSending, NotificationSent
+from polymart.customer.v1.events_pb2 import CustomerErased, CustomerRegistered, EmailVerificationRequested
+from polymart.email.v1.events_pb2 import NotificationFailed, NotificationMuted, NotificationSending, NotificationSent
+from polymart.inventory.v1.events_pb2 import StockRanLow
 from polymart.order.v1.events_pb2 import OrderCancelled, OrderConfirmed, OrderRejected
 
 from chassis.clock import Clock
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.subscription import Handler
 from chassis.money import Money
-from notification_svc.application.commands import follow_deliveries, notify
+from notification_svc.application.commands import follow_deliveries, forget_customers, notify
 from notification_svc.application.ports import Notifications
-from notification_svc.domain.notification import LINES_SHOWN, Content, Fact, Kind, Line, Report, Stage
+from notification_svc.domain.notification import (
+    LINES_SHOWN,
+    MERCHANT,
+    Content,
+    Fact,
+    Kind,
+    Line,
+    LowStock,
+    Report,
+    Stage,
+)
 from notification_svc.protos import money
 
 T = TypeVar("T")
@@ -23,21 +35,29 @@ T = TypeVar("T")
 def handlers(*, notifications: Notifications[T], clock: Clock) -> Mapping[type[Message], Handler[T]]:
     """The table: message type -> reaction."""
 
-    async def notify_customers(messages: Sequence[Envelope], *, tx: T) -> None:
+    async def tell(messages: Sequence[Envelope], *, tx: T) -> None:
         facts = [(fact, message) for message in messages if (fact := fact_of(message.payload))]
         await notify(facts, notifications=notifications, clock=clock, tx=tx)
 
     async def follow(messages: Sequence[Envelope], *, tx: T) -> None:
-        reports = [report_of(message.payload) for message in messages]
+        reports = [report_of(message) for message in messages]
         await follow_deliveries(reports, notifications=notifications, clock=clock, tx=tx)
 
+    async def forget(messages: Sequence[Envelope], *, tx: T) -> None:
+        erased = [message.aggregate_id for message in messages]
+        await forget_customers(erased, notifications=notifications, clock=clock, tx=tx)
+
     return {
-        OrderConfirmed: notify_customers,
-        OrderRejected: notify_customers,
-        OrderCancelled: notify_customers,
-        CustomerRegistered: notify_customers,
+        OrderConfirmed: tell,
+        OrderRejected: tell,
+        OrderCancelled: tell,
+        CustomerRegistered: tell,
+        CustomerErased: forget,
+        EmailVerificationRequested: tell,
+        StockRanLow: tell,
         NotificationSending: follow,
         NotificationSent: follow,
+        NotificationMuted: follow,
         NotificationFailed: follow,
     }
 
@@ -45,8 +65,14 @@ def handlers(*, notifications: Notifications[T], clock: Clock) -> Mapping[type[M
 def fact_of(event: Message) -> Fact | None:
     """What is to be told; None where there is nobody to tell: a guest, or a new customer without an address."""
     match event:
-        case CustomerRegistered() if event.customer.email:
-            return Fact(Kind.WELCOME, event.customer.customer_id, Content())
+        case CustomerRegistered() if event.has_email:
+            return Fact(Kind.WELCOME, event.customer_id, Content(), event.customer_id)
+        case EmailVerificationRequested():
+            secret = Content(personal_data=event.personal_data, expire_time=event.expire_time.ToDatetime(UTC))
+            return Fact(Kind.EMAIL_VERIFICATION, event.customer_id, secret, event.verification_id)
+        case StockRanLow():
+            low = Content(low_stock=LowStock(event.sku, event.available, event.low_stock))
+            return Fact(Kind.LOW_STOCK, MERCHANT, low, f"{event.sku}/{event.version}")
         case OrderConfirmed() if event.customer_id:
             content = Content(
                 order_id=event.order_id,
@@ -57,11 +83,11 @@ def fact_of(event: Message) -> Fact | None:
                     for line in event.lines[:LINES_SHOWN]
                 ),
             )
-            return Fact(Kind.ORDER_CONFIRMED, event.customer_id, content)
+            return Fact(Kind.ORDER_CONFIRMED, event.customer_id, content, event.order_id)
         case OrderRejected() if event.customer_id:
-            return Fact(Kind.ORDER_REJECTED, event.customer_id, _failed(event))
+            return Fact(Kind.ORDER_REJECTED, event.customer_id, _failed(event), event.order_id)
         case OrderCancelled() if event.customer_id:
-            return Fact(Kind.ORDER_CANCELLED, event.customer_id, _failed(event))
+            return Fact(Kind.ORDER_CANCELLED, event.customer_id, _failed(event), event.order_id)
         case _:
             return None
 
@@ -74,14 +100,18 @@ def _total(event: OrderConfirmed | OrderRejected | OrderCancelled) -> Money | No
     return money(event.total) if event.HasField("total") else None
 
 
-def report_of(event: Message) -> tuple[str, Report]:
+def report_of(message: Envelope) -> tuple[str, Report]:
     """The notification, and what is said of its delivery."""
+    event, at = message.payload, message.time
     match event:
         case NotificationSending():
-            return event.notification_id, Report(event.attempt, Stage.IN_PROGRESS)
+            return event.notification_id, Report(event.attempt, Stage.IN_PROGRESS, start_time=at)
         case NotificationSent():
-            return event.notification_id, Report(event.attempt, Stage.PROCESSED, message_id=event.message_id)
+            sent = Report(event.attempt, Stage.PROCESSED, message_id=event.message_id, end_time=at)
+            return event.notification_id, sent
+        case NotificationMuted():
+            return event.notification_id, Report(event.attempt, Stage.PROCESSED, muted=True, end_time=at)
         case NotificationFailed():
-            return event.notification_id, Report(event.attempt, Stage.FAILED, failure=event.reason)
+            return event.notification_id, Report(event.attempt, Stage.FAILED, failure=event.reason, end_time=at)
         case _:
-            raise TypeError(f"not a report: {event.DESCRIPTOR.full_name}")
+            raise TypeError(f"not a report: {message.type}")

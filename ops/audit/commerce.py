@@ -1,12 +1,12 @@
-"""Orders, stock and money: each service's books, and the books of all of them side by side."""
+"""Orders and stock: each service's books, and the books of all of them side by side."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import asyncpg
 
-from chassis.money import Money
 from inventory_svc.domain.stock import Availability
+from ops.audit.money import audit_money
 from ops.audit.report import Report
 from ops.audit.stores import Stores
 from order_svc.adapters.event_codec import event_from_bytes
@@ -71,9 +71,6 @@ async def audit_commerce(stores: Stores, report: Report) -> None:
     sold = await stores.inventory.fetch(_SOLD)
     stock = await stores.inventory.fetch(_STOCK)
     told = await stores.inventory.fetch(_TOLD)
-    payments = await stores.payments.fetch("SELECT * FROM payments")
-    attempts = await stores.payments.fetch("SELECT payment_id, operation, state FROM attempts")
-    operations = await stores.provider.fetch("SELECT * FROM operations")
 
     report.add("orders settle", len(orders), _unsettled(orders))
     report.add("orders and requests agree", len(orders), _requests_of_orders(requests))
@@ -81,9 +78,7 @@ async def audit_commerce(stores: Stores, report: Report) -> None:
     report.add("stock is the sum of its movements", len(stock), _stock_faults(stock))
     report.add("availability is what the stock means", len(told), _availability_faults(told))
     report.add("orders and stock agree", len(orders), _stock_of_orders(orders, placed, holds, reserved, sold))
-    report.add("orders and payments agree", len(orders), _payments_of_orders(orders, charged, payments))
-    report.add("payments and the provider agree", len(payments), _provider_faults(payments, operations))
-    report.add("payments and the provider agree", 0, _attempt_faults(attempts, operations))
+    await audit_money(stores, orders, charged, report)
 
 
 def _unsettled(orders: Rows) -> Iterator[str]:
@@ -190,82 +185,3 @@ def _differences(had: Counter[str], expected: Counter[str]) -> str:
     differing = sorted(sku for sku in had.keys() | expected.keys() if had[sku] != expected[sku])
     named = [f"{had[sku]} instead of {expected[sku]} of {sku}" for sku in differing[:3]]
     return ", ".join(named) + (" and more" if len(differing) > 3 else "")
-
-
-def _payments_of_orders(orders: Rows, charged: Collection[str], payments: Rows) -> Iterator[str]:
-    """A confirmed order is captured for its total; for any other no money is set aside or collected. Those `charged`
-    have asked for their payment."""
-    by_id = {row["payment_id"]: row for row in payments}
-    for order in orders:
-        order_id = str(order["order_id"])
-        payment = by_id.pop(order_id, None)
-        status = payment["status"] if payment else None
-        if order["status"] == "CONFIRMED":
-            if payment is None or status != "CAPTURED":
-                yield f"order {order_id} is CONFIRMED, its payment is {status or 'missing'}"
-            elif (payment["currency"], payment["amount"]) != (order["currency"], order["total_nanos"]):
-                total = _money(order["currency"], order["total_nanos"])
-                yield f"order {order_id} costs {total}, {_amount(payment)} was captured"
-        elif payment is None and order_id in charged:
-            yield f"order {order_id} asked for its payment, which is missing"
-        elif status not in (None, "DECLINED", "VOIDED"):
-            yield f"order {order_id} is {order['status']}, its payment is {status}"
-    for payment_id in by_id:
-        yield f"payment {payment_id} belongs to no order"
-
-
-def _provider_faults(payments: Rows, operations: Rows) -> Iterator[str]:
-    """The provider charged what was captured, once, and nothing else."""
-    done: defaultdict[str, defaultdict[str, Rows]] = defaultdict(lambda: defaultdict(list))
-    for row in operations:
-        if row["outcome"] == "APPROVED":
-            done[row["payment_id"]][row["kind"]].append(row)
-    for payment in payments:
-        payment_id, status = payment["payment_id"], payment["status"]
-        record = done.pop(payment_id, defaultdict(list))
-        for kind, rows in record.items():
-            if len(rows) > 1:
-                yield f"the provider did {kind} {len(rows)} times for payment {payment_id}"
-        charged, voided = record["CAPTURE"], record["VOID"]
-        held = bool(record["AUTHORIZE"]) and not charged and not voided
-        if (status == "CAPTURED") != bool(charged and not voided):
-            yield f"payment {payment_id} is {status}, the provider {_did(record)}"
-        elif held and status in ("VOIDED", "DECLINED"):
-            yield f"payment {payment_id} is {status}, the provider still holds its amount"
-        for row in (*record["AUTHORIZE"], *charged):
-            if (row["currency"], row["amount"]) != (payment["currency"], payment["amount"]):
-                yield (
-                    f"payment {payment_id} is for {_amount(payment)}, the provider did {row['kind']} of {_amount(row)}"
-                )
-    for payment_id, record in done.items():
-        yield f"the provider {_did(record)} for payment {payment_id}, which doesn't exist"
-
-
-def _attempt_faults(attempts: Rows, operations: Rows) -> Iterator[str]:
-    """Each operation of a payment has ended as the provider's record says, and the provider did nothing unasked."""
-    record = {row["key"]: row for row in operations}
-    for attempt in attempts:
-        name = f"{attempt['operation']} of payment {attempt['payment_id']}"
-        did = record.pop(f"{attempt['payment_id']}:{attempt['operation']}", None)
-        outcome = did["outcome"] if did else None
-        match attempt["state"]:
-            case "WAITING" | "PENDING":
-                yield f"{name} is {attempt['state']}: the provider's answer isn't known"
-            case "UNNEEDED" if outcome:
-                yield f"{name} is UNNEEDED, by the provider's record it is {outcome}"
-            case "APPROVED" | "REFUSED" as state if outcome != state:
-                yield f"{name} is {state}, by the provider's record it is {outcome or 'unknown'}"
-    for row in record.values():
-        yield f"the provider was asked for {row['kind']} of payment {row['payment_id']}, and the payment doesn't know"
-
-
-def _did(record: Mapping[str, Rows]) -> str:
-    return "did " + (", ".join(sorted(kind for kind, rows in record.items() if rows)) or "nothing")
-
-
-def _amount(row: asyncpg.Record) -> str:
-    return _money(row["currency"], row["amount"])
-
-
-def _money(currency: str | None, nanos: int | None) -> str:
-    return "nothing" if currency is None or nanos is None else str(Money(currency, nanos))

@@ -48,6 +48,10 @@ class Stores:
         return self.postgres["provider"]
 
     @property
+    def customers(self) -> Postgres:
+        return self.postgres["customer"]
+
+    @property
     def notifications(self) -> Postgres:
         return self.postgres["notification"]
 

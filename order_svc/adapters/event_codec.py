@@ -90,6 +90,22 @@ def _placed(data: bytes) -> o.Event:
     )
 
 
+def without_secrets(message: Message) -> Message:
+    """A stored event as others may see it: how an order is paid is between its buyer and the payment."""
+    if not isinstance(message, pb.OrderPlaced):
+        return message
+    shown = pb.OrderPlaced()
+    shown.CopyFrom(message)
+    shown.ClearField("payment_token")
+    return shown
+
+
+def shown_bytes(type: str, schema_version: int, data: bytes) -> bytes:
+    """A stored event as others may see it, in the current schema. Raises ValueError as `upcast` does."""
+    data = upcast(type, schema_version, data)
+    return without_secrets(pb.OrderPlaced.FromString(data)).SerializeToString() if type == "OrderPlaced" else data
+
+
 # Confirmed and settled events repeat for their readers what the order knows from its first event.
 _DECODERS: Mapping[str, Callable[[bytes], o.Event]] = {
     "OrderPlaced": _placed,

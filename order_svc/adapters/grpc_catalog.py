@@ -32,7 +32,7 @@ class GrpcCatalog:
                 )
         except (Unavailable, DeadlineExceeded) as error:
             raise Unavailable(
-                f"{len(skus)} SKUs have no known price and the catalog can't be asked: {error}",
+                f"{len(skus)} SKUs have no known price and the catalog can't be asked",
                 reason="CATALOG_UNAVAILABLE",
             ) from error
         return [

@@ -25,7 +25,8 @@ from order_svc.adapters.event_codec import (
     command_to_proto,
     event_from_bytes,
     event_to_proto,
-    upcast,
+    shown_bytes,
+    without_secrets,
 )
 from order_svc.application.ports import Change, Filter, HistoryEntry, OrderSummary, Request
 from order_svc.domain.order import Failure, FailureReason, Order, Recorded, Status
@@ -69,6 +70,12 @@ _LOCK = "SELECT order_id FROM orders WHERE order_id = ANY ($1::uuid[]) ORDER BY 
 _LOCK_OVERDUE = """
 SELECT order_id FROM orders WHERE status = 'PENDING' AND deadline <= $1
 ORDER BY deadline LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
+"""
+_LOCK_STALLED = """
+UPDATE orders SET asked_again_at = $2 WHERE order_id IN (
+    SELECT order_id FROM orders WHERE NOT settled AND greatest(update_time, asked_again_at) <= $1
+    ORDER BY order_id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
+) RETURNING order_id
 """
 
 _APPEND = """
@@ -172,7 +179,7 @@ class PostgresOrders:
                 row["version"],
                 row["occurred_at"],
                 f"{PACKAGE}.{row['type']}",
-                upcast(row["type"], row["schema_version"], row["data"]),
+                shown_bytes(row["type"], row["schema_version"], row["data"]),
             )
             for row in await self._stream(order_id)
         ]
@@ -219,6 +226,10 @@ class PostgresOrders:
         rows = await tx.fetch(_LOCK_OVERDUE, now, limit)
         return await self._load([str(row["order_id"]) for row in rows], tx) if rows else {}
 
+    async def stalled(self, since: datetime, now: datetime, *, limit: int, tx: Transaction) -> Mapping[str, Order]:
+        rows = await tx.fetch(_LOCK_STALLED, since, now, limit)
+        return await self._load([str(row["order_id"]) for row in rows], tx) if rows else {}
+
     async def _load(self, order_ids: Collection[str], tx: Transaction) -> Mapping[str, Order]:
         streams = _by_stream(await tx.fetch(_STREAMS, list(order_ids)))
         return {order_id: Order.fold(order_id, history) for order_id, history in streams.items()}
@@ -260,7 +271,7 @@ def _messages(changes: Sequence[Change[Envelope]]) -> tuple[list[_StoredEvent], 
             message, id = event_to_proto(event, order, version), uuid7()
             type = message.DESCRIPTOR.name
             if type in PUBLISHED:
-                envelopes.append(publish(message, id))
+                envelopes.append(publish(without_secrets(message), id))
             events.append(
                 _StoredEvent(
                     order.order_id,

@@ -1,4 +1,4 @@
-"""The read model against its source: built anew from the events, or compared with them."""
+"""The read model compared with its source."""
 
 from collections.abc import AsyncIterator
 from itertools import groupby
@@ -21,11 +21,6 @@ SELECT order_id, customer_id, status, settled, currency, total_nanos, failure_re
     update_time, deadline, version
 FROM orders WHERE order_id = ANY ($1::uuid[])
 """
-_INSERT = """
-INSERT INTO orders (order_id, customer_id, status, settled, currency, total_nanos, failure_reason, failure_message,
-    place_time, update_time, deadline, version)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-"""
 _WITHOUT_EVENTS = """
 SELECT order_id FROM orders
 WHERE NOT EXISTS (SELECT FROM events WHERE stream_id = order_id AND version = 1) ORDER BY order_id
@@ -35,19 +30,6 @@ SELECT DISTINCT stream_id FROM events AS later
 WHERE version > 1 AND NOT EXISTS (SELECT FROM events WHERE stream_id = later.stream_id AND version = 1)
 """
 _NIL = "00000000-0000-0000-0000-000000000000"
-
-
-async def rebuild_read_model(db: Postgres) -> int:
-    """Write `orders` anew from `events`, in one transaction, while readers see it as it was; returns how many."""
-    count = 0
-    async with db.transaction() as tx:
-        await tx.execute("LOCK TABLE orders IN EXCLUSIVE MODE")
-        await tx.execute("DELETE FROM orders")
-        async for order_ids, histories in _pages(tx):
-            rows = [_row(Order.fold(order_id, [*map(_recorded, histories[order_id])])) for order_id in order_ids]
-            await tx.executemany(_INSERT, rows)
-            count += len(rows)
-    return count
 
 
 async def read_model_faults(db: Postgres) -> list[str]:

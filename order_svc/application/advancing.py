@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Generic
 
 import stamina
@@ -9,9 +10,14 @@ import stamina
 from chassis.clock import Clock
 from chassis.errors import Aborted, NotFound
 from order_svc.application.ports import Cause, Change, ChangeableOrders, Tx
+from order_svc.domain import saga
 from order_svc.domain.messages import CancelRequested, DeadlinePassed, Message
 from order_svc.domain.order import Order
 from order_svc.domain.saga import decide
+
+# Commands wait for their service however long that takes, but its answers are kept for days only: if they were missed,
+# the order would wait for ever.
+ASK_AGAIN_AFTER = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,17 @@ async def cancel_order(order_id: str, *, orders: ChangeableOrders[Tx, Cause], cl
                     await orders.append([Change(decision)], tx=tx)
                 return decision.order
     raise AssertionError("unreachable")
+
+
+async def ask_again(
+    *, orders: ChangeableOrders[Tx, Cause], clock: Clock, after: timedelta = ASK_AGAIN_AFTER, limit: int = 200
+) -> int:
+    """Repeat what up to `limit` orders that stand still wait for; returns how many. Replicas share the work."""
+    async with orders.transaction() as tx:
+        now = clock.now()
+        stalled = await orders.stalled(now - after, now, limit=limit, tx=tx)
+        await orders.append([Change(saga.ask_again(order)) for order in stalled.values()], tx=tx)
+    return len(stalled)
 
 
 async def expire_orders(*, orders: ChangeableOrders[Tx, Cause], clock: Clock, limit: int = 200) -> int:

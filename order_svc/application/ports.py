@@ -109,6 +109,10 @@ class ChangeableOrders(Protocol[Tx, Cause_contra]):
         """Pending orders past their deadline that nobody else is deciding, locked."""
         ...
 
+    async def stalled(self, since: datetime, now: datetime, *, limit: int, tx: Tx) -> Mapping[str, Order]:
+        """Orders that aren't settled, and neither moved nor were given out here after `since`, locked."""
+        ...
+
     async def append(self, changes: Sequence[Change[Cause_contra]], *, tx: Tx) -> None:
         """Store events, read model and messages. Raises Aborted if an order isn't where its decision began."""
         ...

@@ -9,6 +9,9 @@ from order_svc.domain.order import Line
 
 # What google.type.Money and a PostgreSQL bigint of nanos both hold exactly, with room for one addition.
 _LARGEST = 4 * 10**18
+# An order's lines travel whole in its events, and the broker takes messages of up to 1 MiB. Their numbers add less
+# than 100 bytes a line.
+MAX_TEXT_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,10 @@ def price(wanted: Sequence[Wanted], offers: Mapping[str, Offer]) -> tuple[tuple[
     total = sum(line.unit_price.nanos * line.quantity for line in lines)
     if not violations and total > _LARGEST:
         violations.append(Violation("lines", "make the order's total too large"))
+    size = sum(len((line.sku + line.product_id + line.product_name).encode()) for line in lines)
+    if not violations and size > MAX_TEXT_BYTES:
+        description = f"their SKUs and product names are {size:,} bytes together, over {MAX_TEXT_BYTES:,}"
+        violations.append(Violation("lines", description))
     if violations:
         raise InvalidArgument(violations)
     return tuple(lines), Money(lines[0].unit_price.currency, total)

@@ -160,6 +160,14 @@ def decide(order: Order, message: m.Message, now: datetime) -> Decision:
     return Decision(after, tuple(events), tuple(step.command(after) for step in steps if step not in before))
 
 
+def ask_again(order: Order) -> Decision:
+    """Nothing happened for so long that an answer may have got lost: the commands of all open steps once more.
+
+    Whoever is asked repeats the answer that stands.
+    """
+    return Decision(order, commands=tuple(step.command(order) for step in open_steps(order)))
+
+
 def open_steps(order: Order) -> list[Step]:
     """The steps whose replies are awaited."""
     return [step for step in SAGA if step.open(order)]

@@ -12,11 +12,10 @@ from polymart.order.v1 import order_pb2, order_service_pb2_grpc
 from polymart.order.v1 import order_service_pb2 as pb
 
 from chassis.clock import Clock
-from chassis.errors import InvalidArgument, Violation
-from chassis.ids import NewId, is_uuid
+from chassis.ids import NewId, printable
 from chassis.messaging.envelope import Envelope
 from chassis.postgres import Transaction
-from chassis.rpc.paging import PageToken, fingerprint, page_size
+from chassis.rpc.paging import PageToken, Position, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 from order_svc.application.advancing import cancel_order
 from order_svc.application.placing import PlaceOrder, place_order
@@ -91,15 +90,15 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         check = Validator(request)
-        check.check(_printable(request.customer_id, _LONGEST_ID), "customer_id", _printable_rule(_LONGEST_ID))
+        _check_text(check, request.customer_id, "customer_id", _LONGEST_ID)
         check.check(not request.status or request.status in _STATUS_OF, "status", "is no status of an order")
+        size, before = asked_page(request, check, _position)
         check.done()
-        size = page_size(request.page_size)
         which = Filter(request.customer_id or None, _STATUS_OF[request.status] if request.status else None)
-        filtered = fingerprint(request)
-        before = _position(request.page_token, filtered) if request.page_token else None
         orders = await self._orders.page(which, before=before, limit=size + 1)
-        token = PageToken.encode({"before": orders[size - 1].order_id}, filtered) if len(orders) > size else ""
+        token = ""
+        if len(orders) > size:
+            token = PageToken.encode({"before": orders[size - 1].order_id}, fingerprint(request))
         return pb.ListOrdersResponse(orders=map(_summary_to_proto, orders[:size]), next_page_token=token)
 
     async def GetOrderHistory(self, request: pb.GetOrderHistoryRequest, context: Context) -> pb.GetOrderHistoryResponse:
@@ -130,11 +129,11 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
 
 def _check_place(request: pb.PlaceOrderRequest) -> None:
     check = Validator(request)
-    check.check(_printable(request.customer_id, _LONGEST_ID), "customer_id", _printable_rule(_LONGEST_ID))
-    check.check(_printable(request.payment_token, _LONGEST_TOKEN), "payment_token", _printable_rule(_LONGEST_TOKEN))
+    _check_text(check, request.customer_id, "customer_id", _LONGEST_ID)
+    _check_text(check, request.payment_token, "payment_token", _LONGEST_TOKEN)
     check.check(len(request.lines) <= _MOST_LINES, "lines", f"must be at most {_MOST_LINES}")
     for index, line in enumerate(request.lines):
-        check.check(_printable(line.sku, _LONGEST_ID), f"lines[{index}].sku", _printable_rule(_LONGEST_ID))
+        _check_text(check, line.sku, f"lines[{index}].sku", _LONGEST_ID)
         check.check(
             0 <= line.quantity <= _MOST_UNITS,
             f"lines[{index}].quantity",
@@ -143,19 +142,13 @@ def _check_place(request: pb.PlaceOrderRequest) -> None:
     check.done()
 
 
-def _position(token: str, filtered: str) -> str:
-    before = PageToken.decode(token, expect=filtered).get("before")
-    if not isinstance(before, str) or not is_uuid(before):
-        raise InvalidArgument([Violation("page_token", "is not a token of this service")])
-    return before
+def _position(token: Position) -> str:
+    return str(UUID(str(token["before"])))
 
 
-def _printable(text: str, longest: int) -> bool:
-    return len(text) <= longest and (not text or text.isprintable())
-
-
-def _printable_rule(longest: int) -> str:
-    return f"must be at most {longest} printable characters"
+def _check_text(check: Validator, text: str, field: str, longest: int) -> None:
+    ok = len(text) <= longest and printable(text)
+    check.check(ok, field, f"must be at most {longest} printable characters")
 
 
 def _canonical(uuid: str) -> str:

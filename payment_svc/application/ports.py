@@ -5,7 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from payment_svc.domain.payments import Attempt, Change, Outcome, Payment, Status
+from payment_svc.domain.life import Change
+from payment_svc.domain.payments import Attempt, Name, Outcome, Payment, Status
 
 
 class Provider(Protocol):
@@ -21,8 +22,11 @@ class Provider(Protocol):
         """
         ...
 
-    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome]:
-        """Its record by key. A key that is missing was not heard of so far, which is no refusal."""
+    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome | None]:
+        """Its record by key: None for one that was not heard of so far, which is no refusal.
+
+        Of a key that is missing nothing is known: it may be under way.
+        """
         ...
 
 
@@ -34,14 +38,16 @@ class Ledger(Protocol):
         ...
 
     async def record(self, change: Change) -> None:
-        """Write the change, and its events to be published."""
+        """Write the change with its ledger entries, and its events to be published."""
         ...
 
 
 class Payments(Protocol):
     """The store. Raises Unavailable where it can't be reached."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Ledger]: ...
+    def transaction(self, *, request_id: str = "") -> AbstractAsyncContextManager[Ledger]:
+        """`request_id` is what led to commands that come from no message."""
+        ...
 
     async def claim(self, limit: int, lease: timedelta) -> list[Attempt]:
         """Take pending attempts whose time has come: nobody else gets them until `lease` has passed."""
@@ -49,6 +55,10 @@ class Payments(Protocol):
 
     async def defer(self, attempts: Sequence[Attempt]) -> None:
         """Make each due again after its own delay, unless it was resolved or claimed anew since."""
+        ...
+
+    async def remind(self, notice_id: str, payment_id: str, name: Name) -> None:
+        """Make an attempt due now if it is pending; once for each notice."""
         ...
 
     async def get(self, payment_id: str) -> Payment | None: ...

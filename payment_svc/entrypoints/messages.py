@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
-from polymart.payment.v1.commands_pb2 import AuthorizePayment, CapturePayment, VoidPayment
+from polymart.payment.v1.commands_pb2 import AuthorizePayment, CapturePayment, RefundPayment, VoidPayment
 
 from chassis.errors import InvalidArgument, Violation
 from chassis.messaging.envelope import Envelope
@@ -12,7 +12,9 @@ from chassis.money import Money
 from chassis.postgres import Transaction
 from payment_svc.application.payments import carry_out
 from payment_svc.application.ports import Ledger
-from payment_svc.domain.payments import Authorize, Capture, Command, Void
+from payment_svc.domain.payments import Authorize, Capture, Command, Refund, Void
+
+_LONGEST_ID = 64
 
 OpenLedger = Callable[[Transaction, Sequence[Envelope]], Ledger]
 
@@ -28,32 +30,32 @@ def reactions(open_ledger: OpenLedger) -> Mapping[type[Message], Handler[Transac
         AuthorizePayment: move_money,
         CapturePayment: move_money,
         VoidPayment: move_money,
+        RefundPayment: move_money,
     }
 
 
 def _command(payload: Message) -> Command:
-    """Raises InvalidArgument for what no order could mean."""
+    """Raises InvalidArgument, with every fault, for what no order could mean."""
+    assert isinstance(payload, AuthorizePayment | CapturePayment | RefundPayment | VoidPayment)
+    faults = [] if payload.payment_id else [Violation("payment_id", "is required")]
+    amount = Money("", 0)
+    if isinstance(payload, AuthorizePayment | RefundPayment):
+        try:
+            amount = Money.from_proto(payload.amount)
+            if amount.nanos < 0:
+                faults.append(Violation("amount", "must not be negative"))
+        except ValueError as error:
+            faults.append(Violation("amount", str(error)))
+    if isinstance(payload, RefundPayment) and not 0 < len(payload.operation_id) <= _LONGEST_ID:
+        faults.append(Violation("operation_id", f"must be 1 to {_LONGEST_ID} characters"))
+    if faults:
+        raise InvalidArgument(faults)
     match payload:
         case AuthorizePayment():
-            return Authorize(_named(payload.payment_id), _amount(payload), payload.payment_token)
+            return Authorize(payload.payment_id, amount, payload.payment_token)
         case CapturePayment():
-            return Capture(_named(payload.payment_id))
+            return Capture(payload.payment_id)
+        case RefundPayment():
+            return Refund(payload.payment_id, payload.operation_id, amount)
         case VoidPayment():
-            return Void(_named(payload.payment_id))
-    raise TypeError(f"{type(payload).__name__} is not a command of payments")
-
-
-def _named(payment_id: str) -> str:
-    if not payment_id:
-        raise InvalidArgument([Violation("payment_id", "is required")])
-    return payment_id
-
-
-def _amount(payload: AuthorizePayment) -> Money:
-    try:
-        amount = Money.from_proto(payload.amount)
-    except ValueError as error:
-        raise InvalidArgument([Violation("amount", str(error))]) from error
-    if amount.nanos < 0:
-        raise InvalidArgument([Violation("amount", "must not be negative")])
-    return amount
+            return Void(payload.payment_id)

@@ -1,11 +1,11 @@
 """The worker that has the provider asked for what is due."""
 
 import asyncio
-import contextlib
 from datetime import timedelta
 
 import structlog
 
+from chassis.clock import rest
 from chassis.errors import Unavailable
 from payment_svc.application.payments import ask_provider
 from payment_svc.application.ports import Payments, Provider
@@ -47,9 +47,7 @@ class ProviderWorker:
                     break
                 self._wake.clear()
                 batches.create_task(self._batch())
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_POLL):
-                        await self._wake.wait()
+                await rest(self._wake, _POLL)
 
     async def stop(self) -> None:
         self._stopping = True

@@ -8,9 +8,8 @@ import grpc
 from polymart.search.v1 import search_service_pb2 as pb
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceServicer
 
-from chassis.errors import InvalidArgument
-from chassis.money import Money
-from chassis.rpc.paging import PageToken, fingerprint, page_size
+from chassis.money import Money, is_currency
+from chassis.rpc.paging import PageToken, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 from search_svc.application.ports import ProductSearch
 from search_svc.application.search import search_products
@@ -37,8 +36,7 @@ class SearchServicer(SearchServiceServicer):
         self._index = index
 
     async def SearchProducts(self, request: pb.SearchProductsRequest, context: Context) -> pb.SearchProductsResponse:
-        query, after, fuzzy = _checked(request)
-        size = page_size(request.page_size, _PAGE, _LARGEST_PAGE)
+        query, size, after, fuzzy = _checked(request)
         results = await search_products(query, size=size, after=after, fuzzy=fuzzy, index=self._index)
         return _response(results, fingerprint(request))
 
@@ -52,13 +50,12 @@ class SearchServicer(SearchServiceServicer):
         )
 
 
-def _checked(request: pb.SearchProductsRequest) -> tuple[Query, Position | None, bool]:
-    """The query, the position to go on from, and whether the page before allowed for typing errors. Raises
-    InvalidArgument."""
+def _checked(request: pb.SearchProductsRequest) -> tuple[Query, int, Position | None, bool]:
+    """The query, the hits wanted, the position to go on from, and whether the page before allowed for typing errors.
+    Raises InvalidArgument."""
     check = Validator(request)
     wanted = request.filter
     check.check(len(request.text) <= _TEXT_LENGTH, "text", f"must have at most {_TEXT_LENGTH} characters")
-    check.check(request.page_size >= 0, "page_size", "must not be negative")
     check.check(request.sort in _SORTS, "sort", "is not a known order")
     _check_values(check, request.attribute_facets, "attribute_facets", _FACETS)
     _check_values(check, wanted.brands, "filter.brands", _VALUES)
@@ -79,24 +76,22 @@ def _checked(request: pb.SearchProductsRequest) -> tuple[Query, Position | None,
         attribute_facets=tuple(request.attribute_facets),
         sort=_SORTS.get(request.sort, Sort.RELEVANCE),
     )
-    after, fuzzy = None, False
-    if request.page_token:
-        try:
-            token = PageToken.decode(request.page_token, fingerprint(request))
-        except InvalidArgument as error:
-            check.add(error.violations)
-        else:
-            after, fuzzy = _position(token, query), bool(token.get("fuzzy"))
-            check.check(after is not None, "page_token", "is not a token of this service")
+    size, page = asked_page(
+        request,
+        check,
+        lambda token: (_position(token, query), bool(token.get("fuzzy"))),
+        default=_PAGE,
+        maximum=_LARGEST_PAGE,
+    )
     check.done()
-    return query, after, fuzzy
+    return query, size, *(page or (None, False))
 
 
 def _check_values(check: Validator, values: Sequence[str], field: str, most: int) -> None:
     check.check(len(values) <= most, field, f"must be at most {most}")
     for i, value in enumerate(values):
         check.check(bool(value), f"{field}[{i}]", "is empty")
-        check.check(len(value) <= 4_000 if most > _FACETS else len(value) <= 256, f"{field}[{i}]", "is too long")
+        check.check(len(value) <= 7_500 if most > _FACETS else len(value) <= 256, f"{field}[{i}]", "is too long")
         if most == _FACETS:
             check.check(value not in values[:i], f"{field}[{i}]", "is there already")
 
@@ -117,28 +112,22 @@ def _price(check: Validator, price: pb.PriceRange) -> PriceRange:
     low, high = bounds["min"], bounds["max"]
     check.check(low is None or high is None or low <= high, "filter.price.max", "must not be below min")
     code = price.currency_code
-    check.check(
-        not code or (len(code) == 3 and code.isascii() and code.isupper()),
-        "filter.price.currency_code",
-        "must be a three-letter ISO 4217 code",
-    )
+    check.check(not code or is_currency(code), "filter.price.currency_code", "must be a three-letter ISO 4217 code")
     return PriceRange(code, low, high)
 
 
-def _position(token: Mapping[str, str | int], query: Query) -> Position | None:
-    """None where the token is forged."""
-    try:
-        position = json.loads(str(token.get("after")))
-    except ValueError:
-        return None
+def _position(token: Mapping[str, str | int], query: Query) -> Position:
+    """Raises KeyError or ValueError where the token is forged."""
+    position = json.loads(str(token["after"]))
     match position, query.sort:
         case [float(score), str(product_id), int(ties)], Sort.RELEVANCE if query.text:
-            return (score, product_id, ties) if 0 < score < _HIGHEST_SCORE and ties > 0 else None
+            if 0 < score < _HIGHEST_SCORE and ties > 0:
+                return score, product_id, ties
         case [str(product_id)], Sort.RELEVANCE if not query.text:
             return (product_id,)
         case [str(price), str(product_id)], Sort.PRICE_ASC | Sort.PRICE_DESC:
             return price, product_id
-    return None
+    raise ValueError(position)
 
 
 def _response(results: Results, made_for: str) -> pb.SearchProductsResponse:

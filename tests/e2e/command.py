@@ -30,6 +30,7 @@ async def polymart(where: Shop | Path, *arguments: str, **settings: str) -> Ende
     process = await asyncio.create_subprocess_exec(
         *(str(Path(sys.executable).with_name("polymart")), *arguments),
         env={**kept, "POLYMART_HOME": str(home), **settings},
+        stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -13,7 +13,7 @@ from polymart.customer.v1.customer_service_pb2 import CreateCustomerRequest, Get
 from polymart.inventory.v1 import inventory_service_pb2 as inventory
 from polymart.notification.v1.notification_service_pb2 import GetNotificationRequest
 from polymart.order.v1 import order_service_pb2 as ordering
-from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest
+from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest, RefundPaymentRequest
 from polymart.search.v1.search_service_pb2 import AttributeFilter, PriceRange, SearchFilter, SearchProductsRequest
 
 from tests.e2e.shop import TIMEOUT, Shop
@@ -55,6 +55,11 @@ BAD = {
         inventory.AdjustStockRequest(adjustments=[inventory.StockAdjustment(), inventory.StockAdjustment(sku="a")]),
         {"request_id", "adjustments[0].sku"}
         | {f"adjustments[{index}].{field}" for index in (0, 1) for field in ("delta", "reason")},
+    ),
+    "refund": (
+        lambda c: c.payments.RefundPayment,
+        RefundPaymentRequest(request_id="7"),
+        {"request_id", "payment_id", "amount"},
     ),
     "customer": (
         lambda c: c.customers.CreateCustomer,

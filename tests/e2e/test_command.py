@@ -3,15 +3,18 @@
 import json
 import secrets
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from polymart.customer.v1.customer_pb2 import Customer
+from polymart.customer.v1.customer_service_pb2 import CreateCustomerRequest, UpdateCustomerRequest
 from polymart.order.v1.events_pb2 import OrderSettled
 
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.nats import Nats
 from tests.e2e.command import polymart
-from tests.e2e.shop import Shop, until
+from tests.e2e.shop import TIMEOUT, Shop, until
 
 
 def row(sku: str, **changes: object) -> str:
@@ -50,7 +53,41 @@ async def test_an_order_is_placed_watched_shown_and_listed(shop: Shop) -> None:
     assert listed.out.count("CONFIRMED") == 1
 
 
-async def test_a_dead_letter_is_listed_shown_and_replayed(shop: Shop) -> None:
+async def test_a_notification_that_failed_is_listed_and_delivered_after_all(shop: Shop) -> None:
+    customer_id = f"c-{secrets.token_hex(5)}"
+    customers = shop.clients.customers
+    await customers.CreateCustomer(CreateCustomerRequest(customer=Customer(customer_id=customer_id)), timeout=TIMEOUT)
+    (sku,) = await shop.product()
+    await shop.settled(await shop.place(sku, customer=customer_id))
+
+    async def come_to(status: str) -> list[Any]:
+        ended = await polymart(shop, "notification", "list", "--customer", customer_id, "--status", status, "--json")
+        return list(ended.json())
+
+    async def failed() -> list[Any]:
+        return await come_to("failed")
+
+    async def processed() -> list[Any]:
+        return await come_to("processed")
+
+    (told,) = await until(failed, "the notification to fail")
+    assert (told["failure"], told["kind"]) == (
+        "the customer has no e-mail address", "NOTIFICATION_KIND_ORDER_CONFIRMED",
+    )  # fmt: skip
+    changed = Customer(customer_id=customer_id, email=f"{customer_id}@shop.example")
+    await customers.UpdateCustomer(UpdateCustomerRequest(customer=changed), timeout=TIMEOUT)
+    retried = await polymart(shop, "notification", "retry", told["notification_id"])
+    assert "attempt 2 is due" in retried.out
+    (done,) = await until(processed, "the notification to be delivered")
+    assert (done["attempt"], done["message_id"].count(told["notification_id"])) == (2, 1)
+    again = await polymart(shop, "notification", "retry", told["notification_id"])
+    assert (again.code, "NOTIFICATION_NOT_FAILED" in again.err) == (1, True)
+    assert "must be one of" in (await polymart(shop, "notification", "list", "--status", "lost")).err
+    assert (await polymart(shop, "notification", "retry")).code == 1
+    await shop.invariants_hold()
+
+
+async def test_a_dead_letter_is_listed_shown_replayed_and_dropped(shop: Shop) -> None:
     nats = Nats(shop.stack.info().nats_url, "command test")
     await nats.open()
     try:
@@ -72,7 +109,15 @@ async def test_a_dead_letter_is_listed_shown_and_replayed(shop: Shop) -> None:
         assert (gone.code, gone.err) == (1, f"polymart: no dead letter {number}\n")
         (back,) = await until(dead, "it to fail again")  # type: ignore[misc]
         assert (back["id"], back["replays"]) == (lost.id, 1)
-        await nats.js.purge_stream("DLQ")
+        number = str(back["number"])
+        unsure = await polymart(shop, "dlq", "drop", number)
+        assert (unsure.code, "for good?" in unsure.out) == (1, True)
+        assert (await polymart(shop, "dlq", "show", number)).code == 0
+        dropped = await polymart(shop, "dlq", "drop", number, "--yes")
+        assert (dropped.code, dropped.out) == (0, f"{number}: dropped\n")
+        assert not await dead()
+        gone = await polymart(shop, "dlq", "drop", number, "--yes")
+        assert (gone.code, gone.err) == (1, f"polymart: no dead letter {number}\n")
     finally:
         await nats.close()
     await shop.invariants_hold()

@@ -9,10 +9,11 @@ from polymart.notification.v1.notification_pb2 import NOTIFICATION_STATUS_PROCES
 from polymart.notification.v1.notification_service_pb2 import ListNotificationsRequest
 from polymart.order.v1 import order_service_pb2 as ordering
 from polymart.order.v1.order_pb2 import ORDER_STATUS_CONFIRMED, ORDER_STATUS_PENDING
-from polymart.payment.v1.payment_pb2 import PAYMENT_STATUS_CAPTURED, PAYMENT_STATUS_VOIDED
-from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest
+from polymart.payment.v1.payment_pb2 import PAYMENT_STATUS_CAPTURED, PAYMENT_STATUS_VOIDED, REFUND_STATUS_DONE
+from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest, RefundPaymentRequest
 
 from chassis.money import Money
+from ops.orders import reason_name
 from tests.e2e.shop import TIMEOUT, Shop, until
 
 
@@ -80,14 +81,37 @@ async def test_a_payment_that_times_out_is_charged_once(shop: Shop, token: str) 
     await shop.invariants_hold()
 
 
-async def test_a_capture_refused_for_good_cancels_the_order_and_puts_the_units_back(shop: Shop) -> None:
+@pytest.mark.parametrize(
+    ("token", "reason"), [("tok_capture_refused", "the card is blocked"), ("tok_expires", "the authorisation expired")]
+)
+async def test_a_capture_refused_for_good_cancels_the_order_and_puts_the_units_back(
+    shop: Shop, token: str, reason: str
+) -> None:
     (sku,) = await shop.product(stock=5)
-    order = await shop.place(sku, quantity=2, token="tok_capture_refused")
-    assert await shop.outcome(order) == "CAPTURE_FAILED"
+    order = await shop.settled(await shop.place(sku, quantity=2, token=token))
+    assert (reason_name(order), order.failure.message) == ("CAPTURE_FAILED", reason)
     level = await shop.stock(sku)
     assert (level.on_hand, level.reserved) == (5, 0)
     payment = await shop.clients.payments.GetPayment(GetPaymentRequest(payment_id=order.order_id), timeout=TIMEOUT)
     assert payment.status == PAYMENT_STATUS_VOIDED
+    await shop.invariants_hold()
+
+
+async def test_an_operator_refunds_a_part_and_all_books_agree(shop: Shop) -> None:
+    (sku,) = await shop.product(price="10.00")
+    order = await shop.settled(await shop.place(sku))
+    request = RefundPaymentRequest(
+        request_id=str(uuid4()), payment_id=order.order_id, amount=Money.parse("GBP", "2.50").to_proto()
+    )
+    for _ in range(2):
+        await shop.clients.payments.RefundPayment(request, timeout=TIMEOUT)
+
+    async def refunded() -> object:
+        payment = await shop.clients.payments.GetPayment(GetPaymentRequest(payment_id=order.order_id), timeout=TIMEOUT)
+        return payment.refunds[0].status == REFUND_STATUS_DONE and payment
+
+    payment = await until(refunded, "the refund")
+    assert (payment.refunded, len(payment.refunds)) == (request.amount, 1)
     await shop.invariants_hold()
 
 

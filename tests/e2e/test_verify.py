@@ -37,6 +37,7 @@ class Sale:
         """Its fields, and ids of the customer's welcome and of notifications that aren't there."""
         return {field: getattr(self, field) for field in self.__slots__} | {
             "welcome": derived_id("notification", "WELCOME", self.customer),
+            "low": derived_id("notification", "LOW_STOCK", self.customer),
             "absent": derived_id("notification", "WELCOME", "absent"),
             "cancelled": derived_id("notification", "ORDER_CANCELLED", self.confirmed),
         }
@@ -65,6 +66,9 @@ async def altered(shop: Shop, service: str, change: str, undo: str, variable: st
     finally:
         await connection.close()
 
+
+# Only its owner can alter the ledger, and only like this.
+LEDGER = "ALTER TABLE entries DISABLE TRIGGER entries_stay; {}; ALTER TABLE entries ENABLE TRIGGER entries_stay"
 
 # service, what is done, what takes it back, and what must be named; {…} are Sale.facts()
 ALTERATIONS = {
@@ -189,7 +193,8 @@ ALTERATIONS = {
         "payment_svc", "CREATE TABLE kept AS SELECT * FROM payments WHERE payment_id = '{declined}'; "
         "CREATE TABLE kept_attempts AS SELECT * FROM attempts WHERE payment_id = '{declined}'; "
         "DELETE FROM attempts WHERE payment_id = '{declined}'; DELETE FROM payments WHERE payment_id = '{declined}'",
-        "INSERT INTO payments SELECT * FROM kept; INSERT INTO attempts SELECT * FROM kept_attempts; "
+        "INSERT INTO payments SELECT * FROM kept; "
+        "INSERT INTO attempts OVERRIDING SYSTEM VALUE SELECT * FROM kept_attempts; "
         "DROP TABLE kept, kept_attempts", "order {declined} asked for its payment, which is missing"),
     "a question to the provider that is never asked": (
         "payment_svc", "UPDATE attempts SET state = 'PENDING', due_at = 'infinity' "
@@ -203,8 +208,38 @@ ALTERATIONS = {
     "an attempt that is gone": (
         "payment_svc", "CREATE TABLE kept AS SELECT * FROM attempts WHERE payment_id = '{declined}'; "
         "DELETE FROM attempts WHERE payment_id = '{declined}'",
-        "INSERT INTO attempts SELECT * FROM kept; DROP TABLE kept",
+        "INSERT INTO attempts OVERRIDING SYSTEM VALUE SELECT * FROM kept; DROP TABLE kept",
         "the provider was asked for AUTHORIZE of payment {declined}, and the payment doesn't know"),
+    "a capture that isn't what the order costs": (
+        "payment_svc", "UPDATE payments SET captured = captured - 1 WHERE payment_id = '{confirmed}'",
+        "UPDATE payments SET captured = captured + 1 WHERE payment_id = '{confirmed}'",
+        "order {confirmed} costs 10.00 GBP, 9.999999999 GBP was captured"),
+    "a refund that nobody made": (
+        "payment_svc", "UPDATE payments SET refunded = 1 WHERE payment_id = '{confirmed}'",
+        "UPDATE payments SET refunded = 0 WHERE payment_id = '{confirmed}'", "the provider did REFUND of 0.00 GBP"),
+    "an entry of another amount": (
+        "payment_svc", LEDGER.format("UPDATE entries SET amount = amount + 1 WHERE payment_id = '{confirmed}' "
+        "AND operation = 'CAPTURE' AND account = 'SALES'"),
+        LEDGER.format("UPDATE entries SET amount = amount - 1 WHERE payment_id = '{confirmed}' "
+        "AND operation = 'CAPTURE' AND account = 'SALES'"), "the entries of CAPTURE of payment {confirmed} sum to"),
+    "an operation that isn't booked": (
+        "payment_svc", LEDGER.format("CREATE TABLE kept AS SELECT * FROM entries WHERE payment_id = '{confirmed}'; "
+        "DELETE FROM entries WHERE payment_id = '{confirmed}'"),
+        "INSERT INTO entries SELECT * FROM kept; DROP TABLE kept",
+        "the provider did {confirmed}:CAPTURE, which the ledger lacks"),
+    "an account that doesn't say what the payment does": (
+        "payment_svc", LEDGER.format("UPDATE entries SET account = 'REFUNDS' WHERE payment_id = '{confirmed}' "
+        "AND account = 'SALES'"),
+        LEDGER.format("UPDATE entries SET account = 'SALES' WHERE payment_id = '{confirmed}' "
+        "AND account = 'REFUNDS'"), "on SALES for it instead of"),
+    "an operation booked that nobody did": (
+        "payment_svc", "INSERT INTO attempts (payment_id, operation, operation_id, amount, state, causation_id, "
+        "correlation_id) VALUES ('{confirmed}', 'REFUND', 'x', 0, 'APPROVED', gen_random_uuid(), ''); "
+        "INSERT INTO entries (payment_id, operation, operation_id, account, currency, amount) "
+        "VALUES ('{confirmed}', 'REFUND', 'x', 'PROVIDER', 'GBP', 0)",
+        LEDGER.format("DELETE FROM entries WHERE payment_id = '{confirmed}' AND operation = 'REFUND'; "
+        "DELETE FROM attempts WHERE payment_id = '{confirmed}' AND operation = 'REFUND'"),
+        "REFUND x of payment {confirmed}, which the provider never did"),
     "a notification that never ended": (
         "notification_svc", "UPDATE notifications SET stage = 2 WHERE order_id = '{confirmed}'",
         "UPDATE notifications SET stage = 4 WHERE order_id = '{confirmed}'", "is still IN_PROGRESS"),
@@ -224,17 +259,21 @@ ALTERATIONS = {
         "UPDATE notifications SET kind = 2 WHERE order_id = '{confirmed}'", "isn't ORDER_CANCELLED about {confirmed}"),
     "something that never happened to an order": (
         "notification_svc", "CREATE TABLE kept AS SELECT * FROM notifications WHERE order_id = '{confirmed}'; "
-        "UPDATE kept SET notification_id = '{cancelled}', kind = 4, message_id = 'other'; "
+        "UPDATE kept SET notification_id = '{cancelled}', kind = 4, message_id = 'other', number = 0; "
         "INSERT INTO notifications SELECT * FROM kept",
         "DELETE FROM notifications WHERE notification_id = '{cancelled}'; DROP TABLE kept",
         "notification {cancelled} is ORDER_CANCELLED about order {confirmed}, to which that didn't happen"),
     "a notification for somebody else": (
-        "notification_svc", "UPDATE notifications SET customer_id = 'mallory' WHERE order_id = '{confirmed}'",
-        "UPDATE notifications SET customer_id = '{customer}' WHERE order_id = '{confirmed}'",
+        "notification_svc", "INSERT INTO recipients (customer_id) VALUES ('mallory'); "
+        "UPDATE notifications SET customer_id = 'mallory' WHERE order_id = '{confirmed}'",
+        "UPDATE notifications SET customer_id = '{customer}' WHERE order_id = '{confirmed}'; "
+        "DELETE FROM recipients WHERE customer_id = 'mallory'",
         "about order {confirmed} is for customer mallory, the order is {customer}'s"),
     "a welcome for somebody else": (
-        "notification_svc", "UPDATE notifications SET customer_id = 'mallory' WHERE subject = '{customer}'",
-        "UPDATE notifications SET customer_id = '{customer}' WHERE subject = '{customer}'",
+        "notification_svc", "INSERT INTO recipients (customer_id) VALUES ('mallory'); "
+        "UPDATE notifications SET customer_id = 'mallory' WHERE subject = '{customer}'",
+        "UPDATE notifications SET customer_id = '{customer}' WHERE subject = '{customer}'; "
+        "DELETE FROM recipients WHERE customer_id = 'mallory'",
         "welcomes {customer} and is for customer mallory"),
     "a notification of another total": (
         "notification_svc", "CREATE TABLE kept AS SELECT * FROM notifications WHERE order_id = '{confirmed}'; "
@@ -246,6 +285,15 @@ ALTERATIONS = {
     "an e-mail that was sent and counts as failed": (
         "notification_svc", "UPDATE notifications SET stage = 3 WHERE order_id = '{confirmed}'",
         "UPDATE notifications SET stage = 4 WHERE order_id = '{confirmed}'", "is FAILED, its delivery is DELIVERED"),
+    "an e-mail that was sent and counts as muted": (
+        "notification_svc", "UPDATE notifications SET muted = true WHERE order_id = '{confirmed}'",
+        "UPDATE notifications SET muted = false WHERE order_id = '{confirmed}'",
+        "is PROCESSED, muted, its delivery is DELIVERED"),
+    "a customer's notification for the merchant": (
+        "notification_svc", "UPDATE notifications SET kind = 6, notification_id = '{low}' "
+        "WHERE subject = '{customer}'",
+        "UPDATE notifications SET kind = 1, notification_id = '{welcome}' WHERE subject = '{customer}'",
+        "notification {low} is LOW_STOCK and for {customer}"),
     "an e-mail that was sent with another Message-ID": (
         "notification_svc", "UPDATE notifications SET message_id = 'x' || message_id WHERE order_id = '{confirmed}'",
         "UPDATE notifications SET message_id = substr(message_id, 2) WHERE order_id = '{confirmed}'",
@@ -255,7 +303,7 @@ ALTERATIONS = {
         "UPDATE notifications SET attempt = attempt - 1 WHERE order_id = '{confirmed}'", "its delivery in attempt 1"),
     "an e-mail that nobody sent": (
         "notification_svc", "CREATE TABLE kept AS SELECT * FROM notifications WHERE subject = '{customer}'; "
-        "UPDATE kept SET notification_id = '{absent}', subject = 'absent', customer_id = 'absent', message_id = 'x'; "
+        "UPDATE kept SET notification_id = '{absent}', subject = 'absent', message_id = 'x', number = 0; "
         "INSERT INTO notifications SELECT * FROM kept",
         "DELETE FROM notifications WHERE notification_id = '{absent}'; DROP TABLE kept",
         "notification {absent} is PROCESSED, the delivery log doesn't know it"),
@@ -264,6 +312,20 @@ ALTERATIONS = {
         "DELETE FROM notifications WHERE subject = '{customer}'",
         "INSERT INTO notifications SELECT * FROM kept; DROP TABLE kept",
         "the delivery log knows notification {welcome}, which doesn't exist"),
+    "an erased customer whose data can be opened": (
+        "customer_svc", "UPDATE customers SET erased = true, display_name = '', email = '' "
+        "WHERE customer_id = '{customer}'",
+        "UPDATE customers SET erased = false, display_name = '{customer}', email = '{customer}@shop.example' "
+        "WHERE customer_id = '{customer}'", "customer {customer} was erased"),
+    "what an erased customer was told": (
+        "customer_svc", "UPDATE customers SET erased = true, display_name = '', email = '' "
+        "WHERE customer_id = '{customer}'",
+        "UPDATE customers SET erased = false, display_name = '{customer}', email = '{customer}@shop.example' "
+        "WHERE customer_id = '{customer}'", "still says what an erased customer was told"),
+    "a customer whose key is gone": (
+        "customer_svc", "CREATE TABLE kept_keys AS SELECT * FROM customer_keys WHERE customer_id = '{customer}'; "
+        "DELETE FROM customer_keys WHERE customer_id = '{customer}'",
+        "INSERT INTO customer_keys SELECT * FROM kept_keys; DROP TABLE kept_keys", "customer {customer} has no key"),
     "a message that stays in an outbox": (
         "customer_svc", "INSERT INTO outbox (id, aggregate_id, subject, headers, data) VALUES "
         "(gen_random_uuid(), 'x', 'to.no.stream', '{{}}', '')",
@@ -291,7 +353,7 @@ CHARGES = {
     "never charged": (
         "UPDATE operations SET outcome = 'REFUSED' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
         "UPDATE operations SET outcome = 'APPROVED' WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
-        "payment {0} is CAPTURED, the provider did AUTHORIZE"),
+        "payment {0} is CAPTURED with 10.00 GBP captured, the provider did CAPTURE of 0.00 GBP"),
     "charged another amount": (
         "UPDATE operations SET amount = amount + 5000000 WHERE payment_id = '{0}' AND kind = 'CAPTURE'",
         "UPDATE operations SET amount = amount - 5000000 WHERE payment_id = '{0}' AND kind = 'CAPTURE'",

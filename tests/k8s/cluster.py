@@ -20,7 +20,7 @@ from devstack.mongodb import MongoDB
 from devstack.postgres import Postgres
 from devstack.search import SearchServer
 from devstack.smtp import SmtpSink
-from tests.k8s.drift import MADE
+from tests.k8s.engines import MADE
 from tests.k8s.image import Image
 from tests.k8s.manifests import Manifests, Workload
 from tests.k8s.pods import Network, Pod
@@ -45,6 +45,10 @@ class Cluster:
         self.jobs = [self._pod(w) for w in manifests.own if w.kind == "Job"]
         nats = Path(sysconfig.get_path("scripts")) / "nats-server"
         self.broker = self._pod(self.workload("nats"), Image({"/nats-server": nats}, entrypoint=["/nats-server"]))
+
+    @property
+    def entrypoint(self) -> list[str]:
+        return self._image.entrypoint
 
     def workload(self, name: str) -> Workload:
         return next(w for w in self.manifests.workloads if w.name == name)

@@ -5,14 +5,18 @@ import functools
 import importlib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from chassis.config import PREFIX, ConfigError, ServiceConfig, load, split_address
+from chassis.messaging.subscription import Subscription
+from chassis.messaging.topology import TOPOLOGY, Topology
 from chassis.rpc.server import LIVENESS, READINESS
-from chassis.service import STOP_MARGIN
+from chassis.service import STOP_MARGIN, Service
 from devstack.services import SERVICES, Needs
-from tests.k8s.manifests import Environment, Manifests, Workload
+from tests.k8s.engines import MADE, engine_faults, wanted
+from tests.k8s.manifests import IMAGE, Environment, Manifests, Workload
 from tests.k8s.tools import ROOT
 
 # (variable, value), sorted.
@@ -22,18 +26,20 @@ TOPOLOGY_JOB = ["chassis.messaging", "migrate", "--wait"]
 # What a pod must be told although it has a default, which is good on one machine alone.
 IN_A_CLUSTER = {"grpc_address", "metrics_address", "nats_url"}
 PROBES = {"startupProbe": {LIVENESS}, "livenessProbe": {LIVENESS}, "readinessProbe": {READINESS}}
-# How an engine is told of the roles that it makes.
-MADE = "PASSWORD_"
-OWN_STORES = {"mongodb": "MONGODB_URL", "elasticsearch": "ELASTICSEARCH_URL", "smtp": "SMTP_ADDRESS"}
+# What a Deployment is told and its migration isn't.
+SERVING = {"GRPC_ADDRESS", "METRICS_ADDRESS", "DRAIN_SECONDS"}
 
 
-def faults(manifests: Manifests) -> list[str]:
+def faults(manifests: Manifests, topology: Topology = TOPOLOGY) -> list[str]:
     """A sentence for everything that doesn't fit; empty when all is well."""
     return [
+        *_declared(),
         *_workloads(manifests),
         *(f for w in manifests.own for f in _own(manifests, w)),
+        *_streams(manifests, topology),
         *_references(manifests),
         *_stores(manifests),
+        *engine_faults(manifests),
         *_release(manifests),
         *(f for w in manifests.workloads for f in _ports(manifests, w)),
     ]
@@ -64,10 +70,11 @@ def problems(module: str, settings: Settings) -> list[str]:
 
 
 @functools.cache
-def servicers(module: str, settings: Settings) -> set[str]:
-    """The names that the service's health answers to beside those of every service."""
-    service = importlib.import_module(f"{module}.bootstrap").build(load(config_type(module), dict(settings)))
-    return {servicer.name for servicer in service.servicers}
+def parts(module: str, settings: Settings) -> tuple[set[str], set[str]]:
+    """The names that the service's health answers to beside those of every service, and its durable consumers."""
+    service: Service = importlib.import_module(f"{module}.bootstrap").build(load(config_type(module), dict(settings)))
+    consumers = {worker.name for worker in service.workers if isinstance(worker, Subscription)}
+    return {servicer.name for servicer in service.servicers}, consumers
 
 
 def deployment_name(module: str) -> str:
@@ -96,8 +103,44 @@ def _workloads(manifests: Manifests) -> Iterator[str]:
     told = {(w.kind, w.args[0]): w for w in manifests.own}
     for module in SERVICES:
         service, job = told.get(("Deployment", module)), told.get(("Job", module))
-        if service and job and service.container.get("envFrom") != job.container.get("envFrom"):
+        if service is None or job is None:
+            continue
+        one, other = (manifests.environment(w).values for w in (service, job))
+        serving = {f"{PREFIX}{name}" for name in SERVING}
+        for name in sorted((one.keys() | other.keys()) - serving):
+            if one.get(name) != other.get(name):
+                yield f"{service.title} and {job.title} are told different things: {name}"
+        if service.container.get("envFrom") != job.container.get("envFrom"):
             yield f"{service.title} and {job.title} are told different things"
+
+
+def _declared() -> Iterator[str]:
+    """What each service's settings ask for is what it is said to need: databases, engines and peers."""
+    for module in SERVICES:
+        fields = config_type(module).model_fields
+        must = {n.upper() for n, field in fields.items() if n.endswith(("_url", "_address")) and field.is_required()}
+        needs = wanted(module).keys()
+        for variable in sorted((must - needs) | (needs - {name.upper() for name in fields})):
+            yield f"{module}: {PREFIX}{variable} is a setting or a need, and not the other"
+
+
+def _streams(manifests: Manifests, topology: Topology) -> Iterator[str]:
+    """Each service takes messages by the very consumers that the topology's Job makes for it."""
+    for consumer in topology.consumers:
+        if consumer.service not in SERVICES:
+            yield f"consumer {consumer.durable} is of {consumer.service}, which is no service"
+        if consumer.stream not in {stream.name for stream in topology.streams}:
+            yield f"consumer {consumer.durable} is of {consumer.stream}, which is no stream"
+    for workload in manifests.own:
+        if workload.kind != "Deployment":
+            continue
+        try:
+            _, taken = parts(workload.args[0], _frozen(manifests.environment(workload)))
+        except (ConfigError, ImportError):
+            continue  # named by others
+        made = {consumer.durable for consumer in topology.consumers_of(workload.args[0])}
+        yield from (f"{workload.title} takes messages by {name}, which nobody makes" for name in sorted(taken - made))
+        yield from (f"{workload.title}: consumer {name} is made and not used" for name in sorted(made - taken))
 
 
 def _own(manifests: Manifests, workload: Workload) -> Iterator[str]:
@@ -117,13 +160,17 @@ def _settings(workload: Workload, environment: Environment) -> Iterator[str]:
     for variable in sorted(f"{PREFIX}{name.upper()}" for name in must):
         if not environment.values.get(variable):
             yield f"{variable} is missing"
+    for name, field in declared.model_fields.items():
+        # How long a drain takes is said where the grace is, which has to fit.
+        if name != "drain_seconds" and environment.values.get(f"{PREFIX}{name.upper()}") == f"{field.default}":
+            yield f"{PREFIX}{name.upper()} is what it would be anyway"
     yield from problems(workload.args[0], _frozen(environment))
 
 
 def _health(workload: Workload, environment: Environment) -> Iterator[str]:
     names = {LIVENESS, READINESS}
     with contextlib.suppress(ConfigError, ImportError):  # named by others
-        names |= servicers(workload.args[0], _frozen(environment))
+        names |= parts(workload.args[0], _frozen(environment))[0]
     for probe, right in PROBES.items():
         grpc = workload.container.get(probe, {}).get("grpc")
         if grpc is None:
@@ -169,14 +216,21 @@ def _drain(workload: Workload, environment: Environment) -> Iterator[str]:
 
 def _ports(manifests: Manifests, workload: Workload) -> Iterator[str]:
     """Services are headless: a client dials the very port that it was told, so that it must be the container's."""
-    numbers = list(workload.ports.values())
-    yield from (f"{workload.title}: port {n} is declared twice" for n in {n for n in numbers if numbers.count(n) > 1})
+    for twice in _doubles(part for port in workload.declared_ports for part in port):
+        yield f"{workload.title}: port {twice} is declared twice"
     services = manifests.services_of(workload)
     if workload.kind == "Job":
         yield from (f"{workload.title}: its pods are endpoints of Service {s['metadata']['name']}" for s in services)
         return
     if [s["metadata"]["name"] for s in services] != [workload.name]:
         yield f"{workload.title} needs a Service of its name, and that alone"
+    if workload.image[0] == IMAGE or workload.kind == "StatefulSet":
+        for service in services:
+            if service["spec"].get("clusterIP") != "None":
+                yield f"Service {service['metadata']['name']} isn't headless"
+    for service in services:
+        for twice in _doubles(part for port in service["spec"]["ports"] for part in (port["name"], port["port"])):
+            yield f"Service {service['metadata']['name']}: port {twice} is declared twice"
     for port in (port for service in services for port in service["spec"]["ports"]):
         target = workload.ports.get(port["targetPort"])
         if target != port["port"]:
@@ -192,14 +246,28 @@ def _ports(manifests: Manifests, workload: Workload) -> Iterator[str]:
         yield f"{workload.title}: {', '.join(sorted(missing))} is missing"
 
 
+def _doubles(things: Iterable[str | int]) -> list[str | int]:
+    return [thing for thing, count in Counter(things).items() if count > 1]
+
+
 def _references(manifests: Manifests) -> Iterator[str]:
-    """Whatever host a setting names is a Service, and serves that port; everything there is, is used."""
-    open_ports = {(s["metadata"]["name"], p["port"]) for s in manifests.of_kind("Service") for p in s["spec"]["ports"]}
+    """Whatever host a setting names is the Service meant, by the port meant; everything there is, is used."""
+    named = {
+        (s["metadata"]["name"], p["name"]): f"{s['metadata']['name']}:{p['port']}"
+        for s in manifests.of_kind("Service")
+        for p in s["spec"]["ports"]
+    }
     for workload in manifests.own:
+        places = {"NATS_URL": ("nats", "client"), **(wanted(workload.args[0]) if workload.args[0] in SERVICES else {})}
         for variable, value in manifests.environment(workload).values.items():
-            found = re.fullmatch(r"(?:\w+://)?(?:[^@/]*@)?(?P<host>[\w.-]+):(?P<port>\d+)(?:/\w*)?", value)
-            if found and found["host"] != "0.0.0.0" and (found["host"], int(found["port"])) not in open_ports:
-                yield f"{workload.title}: {variable} names {found['host']}:{found['port']}, which no Service serves"
+            found = re.fullmatch(r"(?:\w+://)?(?:[^@/]*@)?(?P<place>[\w.-]+:\d+)(?:/\w*)?", value)
+            if not found or found["place"].startswith("0.0.0.0:"):
+                continue
+            place = places.get(variable.removeprefix(PREFIX))
+            if place is None:
+                yield f"{workload.title}: {variable} names {found['place']}, and nobody knows what for"
+            elif found["place"] != named.get(place):
+                yield f"{workload.title}: {variable} names {found['place']}, and not {place[0]}'s port {place[1]}"
     for workload in manifests.workloads:
         yield from (f"{workload.title}: {fault}" for fault in manifests.environment(workload).faults)
     used = set(_used(manifests))
@@ -233,7 +301,6 @@ def _stores(manifests: Manifests) -> Iterator[str]:
                 name = f"{PREFIX}{variable}"
                 for fault in _database(f"polymart_{owner}", values.get(name, ""), made, owned):
                     yield f"{workload.title}: {name} {fault}"
-            yield from (f"{workload.title}: {fault}" for fault in _peers(needs, values))
     yield from (f"an engine makes {owner}, which nobody uses" for owner in made.keys() - owned.keys())
     brokers = {value for _, name, value in told if name == f"{PREFIX}NATS_URL"}
     if len(brokers) > 1:
@@ -259,19 +326,14 @@ def _database(owner: str, url: str, made: Mapping[str, str], owned: dict[str, st
     owned[owner] = str(parts.password)
 
 
-def _peers(needs: Needs, values: Mapping[str, str]) -> Iterator[str]:
-    for peer in needs.peers:
-        variable = f"{PREFIX}{peer.removesuffix('_svc').upper()}_ADDRESS"
-        if not values.get(variable, "").startswith(f"{deployment_name(peer)}:"):
-            yield f"{variable} should be {deployment_name(peer)}'s"
-    for engine in needs.engines:
-        if not values.get(f"{PREFIX}{OWN_STORES[engine]}"):
-            yield f"{PREFIX}{OWN_STORES[engine]} is missing"
+def release() -> str:
+    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return version
 
 
 def _release(manifests: Manifests) -> Iterator[str]:
     """Jobs are named by the image that they run, which is this release's."""
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = release()
     for workload in manifests.own:
         if workload.image[1] != version:
             yield f"{workload.title} runs image {workload.image[1]}, the release is {version}"

@@ -71,7 +71,7 @@ def build(folder: Path) -> Image:
             for source in sources:
                 _copy(source, made["build"])
         elif step.instruction == "RUN":
-            _run(step, made, environ)
+            run(step, made, environ)
         else:
             assert step.instruction == "WORKDIR", f"the sandbox doesn't know {step.instruction}"
     image = Image({"/opt/polymart": made["opt"] / "polymart"})
@@ -132,7 +132,7 @@ def _copy(source: str, target: Path) -> None:
         shutil.copy2(ROOT / source, target)
 
 
-def _run(step: Step, made: dict[str, Path], environ: dict[str, str]) -> None:
+def run(step: Step, made: dict[str, Path], environ: dict[str, str]) -> None:
     """RUN on this machine's own system, read-only, with the stage's folders in place of the image's."""
     caches = [option.split("target=")[1].split(",")[0] for option in step.options]
     CACHE.mkdir(exist_ok=True)
@@ -141,6 +141,8 @@ def _run(step: Step, made: dict[str, Path], environ: dict[str, str]) -> None:
         command += ["--bind", str(CACHE), cache if Path(cache).exists() else str(CACHE)]
     for name, tree in made.items():
         command += ["--bind", str(tree), f"/{name}"]
+    # The interpreter may live under a folder that one of those stands in place of.
+    command += ["--ro-bind", sys.base_prefix, sys.base_prefix]
     command += ["--setenv", "PATH", f"{sys.base_prefix}/bin:/usr/bin:/bin"]
     for name, value in environ.items():
         command += ["--setenv", name, value]

@@ -55,9 +55,14 @@ class Workload:
         return list(self.container.get("args", []))
 
     @property
+    def declared_ports(self) -> list[tuple[str, int]]:
+        """Names and numbers of container ports as they stand, doubled ones too."""
+        return [(port["name"], port["containerPort"]) for port in self.container.get("ports", [])]
+
+    @property
     def ports(self) -> dict[str, int]:
         """Container ports by name."""
-        return {port["name"]: port["containerPort"] for port in self.container.get("ports", [])}
+        return dict(self.declared_ports)
 
 
 @dataclass(slots=True)

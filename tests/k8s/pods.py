@@ -13,6 +13,8 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 from urllib.request import urlopen
@@ -21,6 +23,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from tests.conftest import until
 from tests.k8s.image import Image, system
 from tests.k8s.manifests import Manifests, Workload
 
@@ -75,8 +78,8 @@ class Pod:
     @property
     def grace(self) -> float:
         """Seconds that are left after preStop."""
-        pause = self.workload.container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        return float(self.workload.pod["terminationGracePeriodSeconds"]) - float(pause)
+        pause = self.workload.container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        return float(self.workload.pod.get("terminationGracePeriodSeconds", 30)) - float(pause)
 
     async def start(self, *command: str) -> None:
         """Run the container's command, or another in its place."""
@@ -169,13 +172,32 @@ class Pod:
         except TimeoutError:
             raise AssertionError(f"{self.workload.title} runs after {patience:g} s: {self.tail()}") from None
 
-    async def terminate(self) -> float:
+    async def hears(self, number: int) -> None:
+        """Wait until process 1 has a handler for the signal: the kernel drops it before that."""
+        status = Path(f"/proc/{self._inside}/status")
+
+        def caught() -> bool:
+            found = re.search(r"^SigCgt:\s*(\w+)$", status.read_text(), re.MULTILINE)
+            return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
+
+        await until(caught, 20)
+
+    async def terminate(self, code: int = 0) -> float:
         """SIGTERM, as when the pod is deleted; the seconds it took. Fails if kubelet would have killed it."""
         began = time.monotonic()
         os.kill(self._inside, signal.SIGTERM)
-        code = await self.end(self.grace)
-        assert code == 0, f"{self.workload.title} ended with {code}: {self.tail()}"
+        ended = await self.end(self.grace)
+        assert ended == code, f"{self.workload.title} ended with {ended}: {self.tail()}"
         return time.monotonic() - began
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It neither answers nor ends while the block lasts."""
+        os.kill(self._inside, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._inside, signal.SIGCONT)
 
     async def kill(self) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -13,7 +13,7 @@ from devstack.engines import KINDS
 from devstack.home import Home
 from tests.k8s.image import stages
 from tests.k8s.manifests import Manifests
-from tests.k8s.tools import ROOT, documents
+from tests.k8s.tools import ROOT, documents, rendered
 
 # The oldest whose schema has all that the manifests use, and the newest that is known.
 KUBERNETES = ("1.30.0", "1.37.0")
@@ -43,18 +43,23 @@ def test_the_manifests_are_valid_to_the_letter(version: str) -> None:
 
 def test_every_secret_is_of_the_overlay_and_every_image_has_a_version() -> None:
     manifests = Manifests(documents())
-    assert all("stringData" not in secret for secret in manifests.of_kind("Secret"))
+    assert len(list(manifests.of_kind("Secret"))) == 9
+    base = yaml.safe_load_all(rendered(ROOT / "k8s" / "base"))
+    assert {document["kind"] for document in base} == {"ConfigMap", "Deployment", "Job", "Service", "ServiceAccount"}
     containers = [c for w in manifests.workloads for c in (*w.pod["containers"], *w.pod.get("initContainers", []))]
     assert [c["image"] for c in containers if not re.search(r":v?\d+\.\d+\.?\d*$", c["image"])] == []
 
 
-def test_the_compose_file_has_the_overlays_engines_and_its_lines_point_the_stack_at_them(tmp_path: Path) -> None:
+def test_compose_and_ci_have_the_overlays_engines_and_composes_lines_point_the_stack_at_them(tmp_path: Path) -> None:
     text = (ROOT / "compose.yaml").read_text()
     services = yaml.safe_load(text)["services"]
     images = {w.name: w.container["image"] for w in Manifests(documents()).workloads}
     assert {name: s["image"].removesuffix("-alpine") for name, s in services.items()} == {
         n: images[n] for n in services
     }
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    tried = {name: s["image"] for name, s in workflow["jobs"]["contracts"]["services"].items()}
+    assert tried == {name: images[name] for name in tried}
     environ = dict(re.findall(r"^#   export (POLYMART_\w+)=(\S+)$", text, re.MULTILINE))
     home = Home(tmp_path, environ=environ)
     published = {port.removeprefix("127.0.0.1:").split(":")[0] for s in services.values() for port in s["ports"]}

@@ -4,7 +4,9 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -34,6 +36,20 @@ def sandbox_missing() -> str:
         check=False,
     )
     return f"bwrap can't make a sandbox here: {tried.stderr.decode().strip()}" if tried.returncode else ""
+
+
+def test_the_build_has_its_interpreter_wherever_that_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := sandbox_missing():
+        pytest.skip(reason)
+    python = tmp_path / "python"
+    top = tmp_path.parts[1]
+    made = {"build": tmp_path / "build", top: tmp_path / top}
+    for folder in (python, *made.values()):
+        folder.mkdir()
+    (python / "mark").touch()
+    monkeypatch.setattr(sys, "base_prefix", str(python))
+    step = images.Step("RUN", (), f"test -f {python}/mark && ! test -e {tmp_path}/build")
+    images.run(step, made, {})
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +142,54 @@ async def test_an_order_goes_from_start_to_confirmed_and_its_customer_is_told(cl
     await until(mailed, "the mail")
 
 
+async def test_sigterm_ends_a_pod_that_only_starts(cluster: Cluster) -> None:
+    pod = cluster.pods["email-svc"]
+    await pod.terminate()
+    await pod.start()
+    await pod.hears(signal.SIGTERM)
+    await pod.terminate(128 + signal.SIGTERM)
+    await pod.start()
+    await pod.until("readinessProbe")
+
+
+async def test_sigterm_ends_a_job_that_waits_for_its_store(cluster: Cluster) -> None:
+    job = next(job for job in cluster.jobs if job.workload.args[0] == "customer_svc")
+    nowhere = "POLYMART_POSTGRES_URL=postgresql://polymart_customer@127.0.0.1:1/polymart_customer"
+    await job.start("env", nowhere, *cluster.entrypoint, *job.workload.args)
+
+    async def waits() -> bool:
+        return '"event": "waiting"' in job.tail()
+
+    await until(waits, "the job")
+    await job.terminate(128 + signal.SIGTERM)
+
+
+async def open_orders(cluster: Cluster) -> int:
+    """How many are PENDING, by the store."""
+    connection = await asyncpg.connect(cluster.pods["order-svc"].environ["POLYMART_POSTGRES_URL"], timeout=10)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM orders WHERE status = 'PENDING'"))
+    finally:
+        await connection.close()
+
+
+async def test_a_pod_drains_within_its_grace_though_the_broker_froze(cluster: Cluster, shop: Shop) -> None:
+    (sku,) = await shop.product(stock=10)
+    with cluster.broker.frozen():
+        order = await shop.place(sku)
+        await cluster.pods["order-svc"].terminate()
+        assert await open_orders(cluster) == 1
+    await cluster.pods["order-svc"].start()
+    await cluster.pods["order-svc"].until("readinessProbe")
+    assert await shop.outcome(order) == "CONFIRMED"
+
+
 async def test_pods_drain_within_their_grace_and_lose_no_order(cluster: Cluster, shop: Shop) -> None:
     (sku,) = await shop.product(stock=100)
     orders = await asyncio.gather(*(shop.place(sku) for _ in range(20)))
     took = await asyncio.gather(*(pod.terminate() for pod in cluster.pods.values()))
     assert len(took) == 8
+    assert await open_orders(cluster) > 0, "a drain with nothing in hand proves nothing"
     await cluster.start()
     await cluster.ready()
     outcomes = await asyncio.gather(*(shop.outcome(order) for order in orders))

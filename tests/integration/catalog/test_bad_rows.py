@@ -1,5 +1,6 @@
 """An import of bad rows of every kind among good ones, from a file over gRPC: each has its reason, none is lost."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,25 @@ async def test_a_message_that_is_bad_in_itself_is_answered_beside_the_good_ones(
         4: ["tags[1]"], 5: [], 99: ["category_path"],
     }  # fmt: skip
     assert results[5].outcome == messages.IMPORT_OUTCOME_CREATED
+
+
+async def test_of_two_imports_at_once_that_want_the_same_skus_each_sku_goes_to_one(catalog: Catalog) -> None:
+    def rows(owner: str) -> list[messages.ImportProductsRequest]:
+        path = ["Home", "Cups"]
+        return [
+            messages.ImportProductsRequest(row=n, product=product(f"{owner}{n}", f"s{n}"), category_path=path)
+            for n in range(200)
+        ]
+
+    async def imported(owner: str) -> list[messages.ImportResult]:
+        call = catalog.stub.ImportProducts(iter(rows(owner)), timeout=60)
+        return [result async for answer in call for result in answer.results]
+
+    one, other = await asyncio.gather(imported("a"), imported("b"))
+    good = [r for r in (*one, *other) if r.outcome == messages.IMPORT_OUTCOME_CREATED]
+    bad = [r for r in (*one, *other) if r.outcome == messages.IMPORT_OUTCOME_REJECTED]
+    assert sorted(r.row for r in good) == sorted(r.row for r in bad) == list(range(200))
+    assert {v.field for r in bad for v in r.violations} == {"variants[0].sku"}
+    holders = await catalog.store.holders([f"s{n}" for n in range(200)])
+    assert sorted(holders.values()) == sorted(r.product_id for r in good)
+    assert len((await catalog.categories.tree()).categories) == 2

@@ -126,7 +126,10 @@ async def test_requests_are_checked(catalog: Catalog) -> None:
         ),
         (stub.BatchGetVariants(messages.BatchGetVariantsRequest(skus=["s"] * 2_001), timeout=LIMIT), {"skus"}),
         (stub.ListProducts(messages.ListProductsRequest(page_size=-1), timeout=LIMIT), {"page_size"}),
-        (stub.ListProducts(messages.ListProductsRequest(page_token="what?"), timeout=LIMIT), {"page_token"}),
+        (
+            stub.ListProducts(messages.ListProductsRequest(page_token="what?", page_size=-1), timeout=LIMIT),
+            {"page_size", "page_token"},
+        ),
     ]
     for call, fields in calls:
         code, _, violated = await refusal(call)
@@ -288,7 +291,7 @@ async def test_a_relay_killed_before_it_cleared_publishes_again_under_the_same_i
     )
     (entry,) = await store.outbox.pending(10)
     # Published, but never removed: here a relay dies.
-    assert await Publisher(fresh_nats).publish([entry]) == {entry.id}
+    assert (await Publisher(fresh_nats).attempt([entry])).acked == {entry.id}
     if broker == "forgot":
         await fresh_nats.js.delete_stream(STREAM)
         await ensure_topology(fresh_nats)

@@ -74,6 +74,8 @@ class Echo:
         return word
 
     async def unary(self, request: StringValue, context: Context) -> StringValue:
+        if request.value == "from where":
+            return text(context.peer())
         return text(await self.act(request.value))
 
     async def watch(self, request: StringValue, context: Context) -> AsyncIterator[StringValue]:

@@ -12,9 +12,11 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
 from chassis import errors
+from chassis.rpc import around
 from chassis.rpc.client import translated
 from chassis.telemetry import Tracing, span
 from tests.conftest import until
@@ -102,10 +104,36 @@ async def test_a_thousand_violations_reach_the_caller_as_far_as_they_fit(stage: 
     assert bad.field_violations[-1].description == f"and {1_000 - len(bad.field_violations) + 1} more"
 
 
-async def test_unknown_methods_are_unimplemented(stage: Stage) -> None:
+async def test_unknown_methods_and_services_are_unimplemented(stage: Stage) -> None:
+    for method in (f"/{NAME}/Nothing", "/no.such.v1.Service/Method"):
+        for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
+            error = await refusal(stage, kind, method, b"x")
+            info, _ = details(error)
+            assert (error.code(), info.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
+    assert "Nothing" not in generate_latest(stage.running.service.metrics.registry).decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [("unary_unary", "Unary"), ("unary_stream", "ListIt"), ("stream_unary", "Collect"), ("stream_stream", "Chat")],
+)
+async def test_bytes_that_are_no_request_are_an_invalid_argument(stage: Stage, kind: str, method: str) -> None:
+    error = await refusal(stage, kind, f"/{NAME}/{method}", b"\xff\xff\xff")
+    info, bad = details(error)
+    assert (error.code(), info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+    assert bad.field_violations[0].description == "the bytes are no message of the method's request type"
+
+
+async def refusal(stage: Stage, kind: str, method: str, data: bytes) -> grpc.aio.AioRpcError:
+    """How a call of bare bytes ends."""
+
+    async def messages() -> AsyncIterator[bytes]:
+        yield data
+
+    call = getattr(stage.channel, kind)(method)(messages() if kind.startswith("stream") else data, timeout=5)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stage.stub.nothing(text("x"), timeout=5)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        await (call.read() if kind.endswith("stream") else call)
+    return caught.value
 
 
 async def test_a_call_without_a_deadline_is_refused_a_watch_is_not(stage: Stage) -> None:
@@ -211,13 +239,17 @@ async def test_one_line_for_each_call_never_what_was_asked(stage: Stage) -> None
         await stage.stub.unary(text("a word of mine"), timeout=5)
         await failure(stage.stub, "unary", "missing")
         await failure(stage.stub, "unary", "boom")
-        await until(lambda: len(lines) == 3)
+        outage = await failure(stage.stub, "unary", "outage")
+        await until(lambda: len(lines) == 4)
     told = [(line["log_level"], line["code"], line["reason"], line["service"]) for line in lines]
     assert told == [
         ("debug", "OK", None, "echo_svc"),
         ("info", "NOT_FOUND", "ORDER_NOT_FOUND", "echo_svc"),
         ("error", "INTERNAL", "INTERNAL", "echo_svc"),
+        ("warning", "UNAVAILABLE", "UNAVAILABLE", "echo_svc"),
     ]
+    assert lines[3]["cause"] == "10.1.2.3"
+    assert "10.1.2.3" not in str(outage)
     assert all(line["method"] == f"{NAME}/Unary" and line["ms"] >= 0 for line in lines)
     assert "a word of mine" not in json.dumps(lines, default=str)
 
@@ -260,3 +292,46 @@ async def test_spans_form_one_trace_each_under_its_services_name(stage: Stage, m
     assert [s.status.is_ok for s in spans[3:]] == [False, False, False]
     with span("outside of any service") as outside:
         assert not outside.is_recording()
+
+
+async def test_calls_beyond_the_limit_are_refused_and_health_is_answered(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(around, "MOST_CALLS", 2)
+    watch = stage.stub.watch(text("hold"))
+    await watch.read()
+    held = asyncio.ensure_future(stage.stub.unary(text("hold"), timeout=30))
+
+    async def refused() -> bool:
+        try:
+            with translated("echo_svc"):
+                await stage.stub.unary(text("x"), timeout=5)
+        except errors.ResourceExhausted:
+            return True
+        return False
+
+    async def taken() -> bool:
+        return not await refused()
+
+    await until(refused)
+    assert await stage.serving()
+    stage.echo.release.set()
+    await asyncio.gather(held, watch.read())
+    await until(taken)
+
+
+async def test_a_client_connects_anew_now_and_then_and_neither_calls_nor_streams_notice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chassis.rpc.server.CONNECTION_AGE", 0.2)
+    async with running() as stage:
+        watch = stage.stub.watch(text("x"))
+        assert (await watch.read()).value == "first"
+        places: set[str] = set()
+
+        async def moved() -> bool:
+            places.add((await stage.stub.unary(text("from where"), timeout=5)).value)
+            return len(places) == 3
+
+        await until(moved)
+        assert not watch.done()

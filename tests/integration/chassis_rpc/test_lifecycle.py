@@ -261,9 +261,14 @@ async def migrate(config):
         raise Unavailable("PostgreSQL can't be reached yet")
     print("migrated")
 
+class Endless:
+    name = "endless"
+    async def run(self): await asyncio.Event().wait()
+    async def stop(self): pass
+
 def build(config):
     asyncio.get_running_loop()
-    return Service(name="tiny_svc", config=config, metrics=Metrics("tiny_svc"))
+    return Service(name="tiny_svc", config=config, metrics=Metrics("tiny_svc"), workers=[Endless()] * bool(config.mark))
 
 main("tiny_svc", Config, build=build, migrate=migrate)
 """
@@ -329,6 +334,33 @@ async def test_migrate_migrates_and_sigterm_drains(program: Program) -> None:
     _, err = await asyncio.wait_for(serving.communicate(), 20)
     assert serving.returncode == 0, err
     assert b'"event": "stopped"' in err
+
+
+async def test_a_second_signal_ends_it_at_once(program: Program) -> None:
+    serving = await program(POLYMART_POSTGRES_URL=URL, POLYMART_MARK="endless", POLYMART_DRAIN_SECONDS="600")
+    assert serving.stderr is not None
+    for awaited in (b'"event": "ready"', b'"event": "draining"'):
+        assert awaited in await asyncio.wait_for(serving.stderr.readline(), 20)
+        serving.send_signal(signal.SIGTERM)
+    # An exit code, and not the signal: process 1 of a container doesn't die of one.
+    assert await asyncio.wait_for(serving.wait(), 20) == 128 + signal.SIGTERM
+
+
+async def test_what_does_not_close_is_left_behind_and_the_rest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chassis.service._LONGEST_CLOSE", 0.1)
+    story: list[str] = []
+
+    class Frozen(Part):
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    with capture_logs() as logs:
+        async with running(resources=[Part("db", story), Frozen("engine", story)]):
+            pass
+    assert story == ["db opened", "engine opened", "db closed"]
+    assert {"resource": "Frozen", "seconds": 0.1}.items() <= next(
+        entry for entry in logs if entry["event"] == "closing took too long"
+    ).items()
 
 
 async def test_a_migration_that_may_wait_waits_for_its_store(program: Program, tmp_path: Path) -> None:

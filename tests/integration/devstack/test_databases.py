@@ -8,6 +8,7 @@ import pytest
 
 from devstack.databases import OWNERS, ensure_databases
 from devstack.engines import Engines
+from tests.conftest import until
 
 
 async def test_a_role_owns_its_database(engines: Engines) -> None:
@@ -50,6 +51,22 @@ async def test_the_server_is_durable_and_keeps_passwords_as_scram(engines: Engin
         await connection.close()
 
 
+async def test_no_statement_holds_a_password(engines: Engines) -> None:
+    admin = await asyncpg.connect(engines.postgres_admin_url)
+    try:
+        await admin.execute("ALTER ROLE CURRENT_USER SET log_statement = 'ddl'")
+        made = await ensure_databases(engines.postgres_admin_url, engines.home, ["logged"])
+        await (await asyncpg.connect(made["logged"])).close()
+        log = engines.home.log("postgres")
+        await until(lambda: "CREATE ROLE polymart_logged" in log.read_text())
+        assert engines.home.password("role polymart_logged") not in log.read_text()
+    finally:
+        await admin.execute("ALTER ROLE CURRENT_USER RESET log_statement")
+        await admin.execute("DROP DATABASE IF EXISTS polymart_logged WITH (FORCE)")
+        await admin.execute("DROP ROLE IF EXISTS polymart_logged")
+        await admin.close()
+
+
 async def test_the_auditor_reads_everything_and_writes_nothing(engines: Engines) -> None:
     owner = await asyncpg.connect(engines.databases["payment"])
     auditor = await asyncpg.connect(engines.databases.auditor("payment"))
@@ -68,9 +85,27 @@ async def test_the_auditor_reads_everything_and_writes_nothing(engines: Engines)
 
 
 async def test_making_them_again_changes_nothing(engines: Engines) -> None:
-    again = await ensure_databases(engines.postgres_admin_url, engines.home)
+    admin = await asyncpg.connect(engines.postgres_admin_url)
+    try:
+        # A password that is set again, to the same, still has another salt.
+        before = await admin.fetch("SELECT rolname, rolpassword FROM pg_authid ORDER BY rolname")
+        again = await ensure_databases(engines.postgres_admin_url, engines.home)
+        assert await admin.fetch("SELECT rolname, rolpassword FROM pg_authid ORDER BY rolname") == before
+    finally:
+        await admin.close()
     assert again.urls == engines.databases.urls
     assert again.auditors == engines.databases.auditors
+
+
+async def test_a_role_whose_password_was_changed_gets_its_own_back(engines: Engines) -> None:
+    admin = await asyncpg.connect(engines.postgres_admin_url)
+    try:
+        await admin.execute("ALTER ROLE polymart_order PASSWORD 'another'; ALTER ROLE polymart_payment NOLOGIN")
+    finally:
+        await admin.close()
+    await ensure_databases(engines.postgres_admin_url, engines.home)
+    for owner in ("order", "payment"):
+        await (await asyncpg.connect(engines.databases[owner])).close()
 
 
 async def test_passwords_are_for_the_owner_of_the_folder_alone(engines: Engines) -> None:

@@ -118,6 +118,7 @@ async def test_a_url_in_the_environment_replaces_an_engine(
         "POLYMART_NATS_URL": engines.nats_url,
         "POLYMART_SMTP_ADDRESS": engines.smtp_address,
     }
+    await give_up_databases(engines)
     async with start_engines(folder, {"postgres", "nats", "smtp"}, environ=environ) as elsewhere:
         assert elsewhere.smtp_address == engines.smtp_address
         assert not any(engine.process.running for engine in elsewhere.by_name.values())
@@ -128,4 +129,35 @@ async def test_a_url_in_the_environment_replaces_an_engine(
             await elsewhere.kill("nats")
     assert engines["nats"].process.running
     # Each data folder has passwords of its own: give the shared server back those it had.
+    await give_up_databases(engines)
     await ensure_databases(engines.postgres_admin_url, engines.home)
+
+
+async def give_up_databases(engines: Engines) -> None:
+    """So that another data folder may have them."""
+    admin = await asyncpg.connect(engines.postgres_admin_url)
+    await admin.execute("COMMENT ON ROLE polymart_auditor IS NULL")
+    await admin.close()
+
+
+async def test_the_databases_of_another_data_folder_are_left_alone(
+    engines: Engines, folder: Path, plain: dict[str, str]
+) -> None:
+    environ = {**plain, "POLYMART_POSTGRES_ADMIN_URL": engines.postgres_admin_url}
+    with pytest.raises(EngineError) as refused:
+        async with start_engines(folder / "other's", {"postgres"}, environ=environ):
+            pass
+    said = str(refused.value)
+    assert f"are those of another data folder, {engines.home.folder};" in said
+    assert "COMMENT ON ROLE polymart_auditor IS NULL" in said
+    assert "\n" not in said
+    for url in (*engines.databases.urls.values(), *engines.databases.auditors.values()):
+        await (await asyncpg.connect(url)).close()
+
+
+async def test_every_engine_starts_in_a_folder_of_any_name(folder: Path, plain: dict[str, str]) -> None:
+    odd = folder / """Lädchen 'n "büro" %d {x} $HOME 店"""
+    async with start_engines(odd, environ=plain) as engines:
+        for engine in engines.by_name.values():
+            await engine.check(engine.url)
+    assert (odd / "nats" / "store" / "jetstream").is_dir()

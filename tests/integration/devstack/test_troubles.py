@@ -71,6 +71,42 @@ async def test_a_folder_that_cannot_be_written_is_named(folder: Path, plain: dic
     assert f"data folder {folder / 'file' / 'home'}: can't be written" in message
 
 
+async def test_a_file_in_place_of_the_folder_is_named(folder: Path, plain: dict[str, str]) -> None:
+    (folder / "file").touch()
+    message = await trouble(folder / "file", "nats", plain)
+    assert message.endswith(f"{folder / 'file'} is a file; name another folder in POLYMART_HOME")
+
+
+@pytest.mark.parametrize("text", ["{not json", "[]", '{"postgres superuser": 7}', "\xff"])
+async def test_passwords_that_cannot_be_read_are_named_before_anything_starts(
+    folder: Path, plain: dict[str, str], text: str
+) -> None:
+    (folder / "passwords.json").write_text(text, encoding="latin-1")
+    message = await trouble(folder, "nats", plain)
+    assert message.startswith(f"{folder / 'passwords.json'}: can't be read: ")
+    assert f"restore it, or delete {folder} with all its data" in message
+    assert not (folder / "nats").exists()
+    (folder / "passwords.json").unlink()
+    async with start_engines(folder, {"nats"}, environ=plain):
+        pass
+
+
+async def test_lost_passwords_are_told_at_once(
+    folder: Path, plain: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start_engines(folder, {"postgres"}, environ=plain):
+        kept = (folder / "passwords.json").read_text()
+    (folder / "passwords.json").unlink()
+    # One that waited for its password to come right would wait for ever.
+    monkeypatch.setattr(Engine, "start_patience", 3_600)
+    message = await asyncio.wait_for(trouble(folder, "postgres", plain), 60)
+    assert message.startswith("PostgreSQL: password authentication failed")
+    assert f"restore {folder / 'passwords.json'} as it was" in message
+    (folder / "passwords.json").write_text(kept)
+    async with start_engines(folder, {"postgres"}, environ=plain):
+        pass
+
+
 async def test_an_engine_that_dies_at_its_start_is_quoted(folder: Path, plain: dict[str, str]) -> None:
     (folder / "nats").mkdir()
     (folder / "nats" / "store").touch()

@@ -13,10 +13,10 @@ import asyncpg
 from aiosmtpd.smtp import SMTP, Session
 from aiosmtpd.smtp import Envelope as MailEnvelope
 from polymart.customer.v1.customer_pb2 import Customer
-from polymart.customer.v1.customer_service_pb2 import CreateCustomerRequest
+from polymart.customer.v1.customer_service_pb2 import CreateCustomerRequest, UpdateCustomerRequest
 from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceStub
 from polymart.notification.v1.notification_pb2 import Notification, NotificationStatus
-from polymart.notification.v1.notification_service_pb2 import ListNotificationsRequest
+from polymart.notification.v1.notification_service_pb2 import ListNotificationsRequest, RetryNotificationRequest
 from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceStub
 from polymart.order.v1.events_pb2 import OrderConfirmed
 from polymart.order.v1.order_pb2 import OrderLine
@@ -41,10 +41,13 @@ from notification_svc.config import NotificationConfig
 from tests.conftest import free_port, until
 
 TIMING = Timing(
-    claim=timedelta(seconds=2),
-    attempt=timedelta(seconds=1.9),
+    claim=timedelta(seconds=5),
+    attempt=timedelta(seconds=4.9),
     delays=tuple(timedelta(seconds=s) for s in (0.05, 0.1, 0.2)),
 )
+
+
+MERCHANT = "buyer@polymart.example"
 
 
 class MailServer:
@@ -149,15 +152,18 @@ class Shop:
         return shop
 
     def config(self, kind: Any, name: str) -> Any:
-        environ = {
+        return load(kind, self.environ(name))
+
+    def environ(self, name: str) -> dict[str, str]:
+        return {
             "POLYMART_NATS_URL": self.nats_url,
             "POLYMART_POSTGRES_URL": self.databases.get(name, ""),
             "POLYMART_CUSTOMER_ADDRESS": f"127.0.0.1:{self.customer_port}",
             "POLYMART_SMTP_ADDRESS": f"127.0.0.1:{self.mail.port}",
             "POLYMART_GRPC_ADDRESS": f"127.0.0.1:{self.customer_port if name == 'customer' else 0}",
+            "POLYMART_MERCHANT_MAIL": MERCHANT,
             "POLYMART_DRAIN_SECONDS": "5",
         }
-        return load(kind, environ)
 
     async def start(self, name: str) -> None:
         if name == "email":
@@ -188,6 +194,14 @@ class Shop:
         email = address(customer_id) if email is None else email
         customer = Customer(customer_id=customer_id, display_name=customer_id.title(), email=email)
         await self.clients["customer"].stub.CreateCustomer(CreateCustomerRequest(customer=customer), timeout=5)
+
+    async def change(self, customer_id: str, **fields: Any) -> None:
+        request = UpdateCustomerRequest(customer=Customer(customer_id=customer_id, **fields))
+        await self.clients["customer"].stub.UpdateCustomer(request, timeout=5)
+
+    async def retry(self, notification_id: str) -> None:
+        request = RetryNotificationRequest(notification_id=notification_id)
+        await self.clients["notification"].stub.RetryNotification(request, timeout=5)
 
     async def confirm(self, *customer_ids: str) -> list[Envelope]:
         """An order of each customer is confirmed; its id is also that of its trace."""
@@ -251,7 +265,10 @@ class Shop:
     async def digest(self) -> dict[str, str]:
         """Of every table of the services."""
         digests = {}
-        for name, tables in {"customer": ["customers"], "notification": ["notifications", "inbox"]}.items():
+        for name, tables in {
+            "customer": ["customers"],
+            "notification": ["notifications", "recipients", "inbox"],
+        }.items():
             for table in tables:
                 query = f"SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {table} t"  # noqa: S608
                 digests[table] = (await self.rows(name, query))[0][0]

@@ -91,6 +91,19 @@ async def test_the_same_call_many_times_at_once_counts_once(stock: InventoryServ
     assert await units(stock, "A") == (5, 0)
 
 
+async def test_calls_too_old_to_be_repeated_are_forgotten(stock: InventoryServiceStub, db: asyncpg.Connection) -> None:
+    await db.execute(
+        "INSERT INTO requests SELECT gen_random_uuid(), '', now() - interval '31 days' FROM generate_series(1, 9)"
+    )
+    recent = str(uuid4())
+    await db.execute("INSERT INTO requests VALUES ($1, '', now() - interval '29 days')", recent)
+    for _ in range(5):
+        adjustments = [StockAdjustment(sku="A", delta=1, reason="found")]
+        await stock.AdjustStock(AdjustStockRequest(adjustments=adjustments, request_id=str(uuid4())), timeout=5)
+    kept = {str(row["request_id"]) for row in await db.fetch("SELECT request_id FROM requests")}
+    assert (len(kept), recent in kept) == (6, True)
+
+
 async def test_first_counts_of_the_same_skus_in_any_order_at_once(stock: InventoryServiceStub) -> None:
     skus = [f"S{n}" for n in range(300)]
 

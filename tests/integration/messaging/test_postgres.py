@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -7,8 +9,10 @@ import asyncpg
 import pytest
 
 from chassis.errors import Unavailable
+from chassis.ids import uuid7
 from chassis.postgres import MigrationChanged, Postgres, SchemaPending, migrate, schema_check
-from tests.conftest import free_port
+from devstack.engine import Engine
+from tests.conftest import free_port, until
 
 
 @pytest.fixture
@@ -102,6 +106,29 @@ async def test_a_connection_that_is_lost_in_a_transaction_is_an_outage(db: Postg
     await db.ready()
 
 
+async def test_what_whoever_runs_the_server_did_is_an_outage(db: Postgres, database: str) -> None:
+    """A password or a name that is wrong now, a grant that is missing, a query that was cancelled."""
+    name = f"worker_{uuid7().replace('-', '')}"
+    await db.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'first'; CREATE TABLE things (id int)")
+    place = database.rpartition("@")[2]
+    urls = [f"postgresql://{name}:second@{place}", f"postgresql://{name}:first@{place}_gone"]
+    for wrong in map(Postgres, urls):
+        await wrong.open()
+        with pytest.raises(Unavailable):
+            await wrong.ready()
+        await wrong.close()
+    worker = Postgres(f"postgresql://{name}:first@{place}")
+    await worker.open()
+    with pytest.raises(Unavailable):
+        await worker.fetch("SELECT * FROM things")
+    with pytest.raises(Unavailable):  # noqa: PT012
+        async with worker.transaction() as tx:
+            await tx.execute("SET LOCAL statement_timeout = 10")
+            await tx.execute("SELECT pg_sleep(5)")
+    await worker.close()
+    await db.execute(f"DROP ROLE {name}")
+
+
 async def test_what_follows_a_commit_happens_only_after_it(db: Postgres) -> None:
     await db.execute("CREATE TABLE things (id int)")
     seen: list[str] = []
@@ -132,3 +159,44 @@ async def test_a_caller_that_is_cancelled_leaves_the_pool_usable(db: Postgres) -
         await asyncio.gather(*writing, return_exceptions=True)
     assert await db.fetchval("SELECT count(*) FROM things") == 0
     await asyncio.gather(*(db.ready() for _ in range(20)))
+
+
+async def test_callers_that_go_while_the_server_stands_still_leave_no_error_that_nobody_hears(
+    database: str, postgres: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if postgres.external:
+        pytest.skip("a server that runs elsewhere isn't stopped")
+    monkeypatch.setattr("chassis.postgres.COMMAND_TIMEOUT", 0.5)
+    tasks = len(asyncio.all_tasks())
+    unheard: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(str(context["message"])))
+    db = Postgres(database)
+    await db.open()
+
+    held, release = asyncio.Barrier(11), asyncio.Event()
+
+    async def ask(then: str) -> None:
+        async with db.transaction() as tx:
+            await tx.execute("SELECT 1")
+            await held.wait()
+            await release.wait()
+            if then:
+                await tx.execute(then)
+
+    # Half of them are at the commit when they go, half at a query.
+    asking = [asyncio.create_task(ask("SELECT 1" if number % 2 else "")) for number in range(10)]
+    await held.wait()
+    await postgres.kill(signal.SIGSTOP)
+    try:
+        release.set()
+        while not all(task.done() for task in asking):  # they are cancelled wherever they are
+            await asyncio.sleep(0.1)
+            [task.cancel() for task in asking]
+        await until(lambda: len(asyncio.all_tasks()) == tasks)
+        del asking
+        gc.collect()
+    finally:
+        await postgres.kill(signal.SIGCONT)
+    assert unheard == []
+    await db.ready()
+    await db.close()

@@ -2,21 +2,22 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from nats.js.errors import APIError
 from polymart.inventory.v1.commands_pb2 import ReserveStock
 
 from chassis.errors import Internal, Unavailable
 from chassis.messaging.envelope import Envelope
-from chassis.messaging.nats import Nats, ensure_topology
+from chassis.messaging.nats import Nats, ensure_consumer, ensure_topology
 from chassis.messaging.publisher import Publisher
 from chassis.messaging.topology import TOPOLOGY
 from tests.conftest import NatsServer, until
-from tests.integration.messaging.support import confirmed, entries, stored, stored_ids
+from tests.integration.messaging.support import CONSUMER, confirmed, entries, stored, stored_ids
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 500, 501, 1203])
 async def test_all_are_stored_in_order(fresh_nats: Nats, count: int) -> None:
     sent = entries([confirmed(f"o-{n % 5}") for n in range(count)])
-    assert await Publisher(fresh_nats).publish(sent) == {entry.id for entry in sent}
+    assert (await Publisher(fresh_nats).attempt(sent)).acked == {entry.id for entry in sent}
     found = await stored_ids(fresh_nats)
     assert sorted(found) == sorted(entry.id for entry in sent)
     for aggregate in range(5):
@@ -27,7 +28,7 @@ async def test_all_are_stored_in_order(fresh_nats: Nats, count: int) -> None:
 async def test_what_is_published_is_what_was_in_the_outbox(fresh_nats: Nats) -> None:
     for count in (1, 9):
         sent = [confirmed(f"o-{n}") for n in range(count)]
-        await Publisher(fresh_nats).publish(entries(sent))
+        await Publisher(fresh_nats).attempt(entries(sent))
         for message in (await stored(fresh_nats))[-count:]:
             envelope = Envelope.decode(message.subject, message.headers, message.data or b"")
             assert envelope in sent
@@ -37,15 +38,15 @@ async def test_what_is_published_is_what_was_in_the_outbox(fresh_nats: Nats) -> 
 async def test_a_batch_with_messages_that_are_stored_already_adds_the_others(fresh_nats: Nats) -> None:
     publisher = Publisher(fresh_nats)
     sent = entries([confirmed(f"o-{n}") for n in range(40)])
-    await publisher.publish(sent[10:12])
-    assert await publisher.publish(sent) == {entry.id for entry in sent}
+    await publisher.attempt(sent[10:12])
+    assert (await publisher.attempt(sent)).acked == {entry.id for entry in sent}
     assert sorted(await stored_ids(fresh_nats)) == sorted(entry.id for entry in sent)
 
 
 async def test_several_streams_in_one_go(fresh_nats: Nats) -> None:
     command = Envelope.new(ReserveStock(), aggregate_id="o-1", source="order_svc")
     sent = entries([confirmed("o-1"), command])
-    assert await Publisher(fresh_nats).publish(sent) == {entry.id for entry in sent}
+    assert (await Publisher(fresh_nats).attempt(sent)).acked == {entry.id for entry in sent}
     assert await stored_ids(fresh_nats, "CMD") == [command.id]
 
 
@@ -89,12 +90,21 @@ async def test_without_a_broker_nothing_is_acknowledged_and_nothing_hangs(own_na
         assert not nats.connected
         with pytest.raises(Unavailable):
             await nats.ready()
-        assert await Publisher(nats).publish(entries([confirmed()])) == set()
+        assert (await Publisher(nats).attempt(entries([confirmed()]))).acked == set()
         with pytest.raises(Unavailable):
             await Publisher(nats).send([confirmed()])
         own_nats.start()
         await until(lambda: nats.connected)
         await nats.ready()
+    await nats.close()
+
+
+async def test_a_lost_stream_is_made_again_on_as_many_servers_as_the_cluster_has(own_nats: NatsServer) -> None:
+    """A broker that is alone says that it was asked to."""
+    nats = Nats(own_nats.url, "test", replicas=3)
+    await nats.open()
+    with pytest.raises(APIError, match="replicas > 1"):
+        await ensure_consumer(nats, CONSUMER)
     await nats.close()
 
 

@@ -1,10 +1,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from math import inf
 
 import asyncpg
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
+from polymart.inventory.v1.commands_pb2 import ReserveStock
 from polymart.order.v1.events_pb2 import OrderConfirmed, OrderRejected
 
 from chassis.errors import Unavailable
@@ -123,6 +125,17 @@ async def test_stopping_publishes_what_is_left(fresh_nats: Nats, db: Postgres) -
     assert not relay.leased
 
 
+async def test_a_relay_that_lost_its_lease_says_nothing_of_the_backlog(fresh_nats: Nats) -> None:
+    outbox, metrics = MemoryOutbox(), Recorder()
+    await fresh_nats.js.delete_stream("EVT_ORDER")
+    outbox.entries = {entry.id: entry for entry in entries([confirmed()])}
+    async with running(relay_of(outbox, fresh_nats, metrics)):
+        await until(lambda: metrics.backlogs[-1:] == [1])
+        outbox._lease = ("another", inf)
+        await until(lambda: metrics.backlogs[-1] == 0)
+    assert outbox.entries
+
+
 async def test_a_refused_message_holds_up_its_own_aggregate_alone(fresh_nats: Nats) -> None:
     outbox, metrics = MemoryOutbox(), Recorder()
     large, behind, other = entries([confirmed("large"), confirmed("large"), confirmed("other")])
@@ -134,6 +147,23 @@ async def test_a_refused_message_holds_up_its_own_aggregate_alone(fresh_nats: Na
         await until(lambda: other.id not in outbox.entries)
     assert list(outbox.entries) == [large.id, behind.id]
     assert await stored_ids(fresh_nats) == [other.id]
+
+
+async def test_messages_of_a_missing_stream_hold_up_no_other_stream(fresh_nats: Nats) -> None:
+    outbox = MemoryOutbox()
+    commands = [Envelope.new(ReserveStock(), aggregate_id=f"o-{n}", source="order_svc") for n in range(2_500)]
+    stuck, event = entries(commands), entries([confirmed("behind")])[0]
+    outbox.entries = {entry.id: entry for entry in (*stuck, event)}
+    await fresh_nats.js.delete_stream("CMD")
+    async with running(relay_of(outbox, fresh_nats)):
+        await until(lambda: event.id not in outbox.entries)
+        assert set(outbox.entries) == {entry.id for entry in stuck}
+        late = entries([confirmed("late")])[0]
+        outbox.entries[late.id] = late
+        await until(lambda: late.id not in outbox.entries)
+        await ensure_topology(fresh_nats)
+        await until(lambda: not outbox.entries, 40)
+    assert sorted(await stored_ids(fresh_nats, "CMD")) == sorted(entry.id for entry in stuck)
 
 
 async def test_a_broker_killed_while_publishing_loses_nothing(own_nats: NatsServer, db: Postgres) -> None:

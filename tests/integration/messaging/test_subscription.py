@@ -1,6 +1,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -13,11 +14,13 @@ from polymart.order.v1.events_pb2 import OrderConfirmed, OrderRejected
 from chassis.errors import Aborted, NotFound, Unavailable
 from chassis.inbox.memory import MemoryInbox, MemoryTransaction
 from chassis.inbox.postgres import PostgresInbox
-from chassis.messaging.dead_letters import DeadLetters
+from chassis.messaging.dead_letters import DEAD_LETTER_HEADERS, DeadLetters
 from chassis.messaging.envelope import Envelope
-from chassis.messaging.nats import Nats, ensure_topology
+from chassis.messaging.nats import Nats, ensure_topology, wire_size
 from chassis.messaging.publisher import Publisher
 from chassis.messaging.subscription import Subscription
+from chassis.outbox.memory import MemoryOutbox
+from chassis.outbox.relay import Relay
 from chassis.postgres import Postgres, Transaction, migrate
 from chassis.telemetry import Tracing
 from tests.conftest import NatsServer, until
@@ -142,6 +145,66 @@ async def test_a_poison_message_goes_to_the_dlq_while_the_others_pass(fresh_nats
     assert letter.headers == {k: v for k, v in poison.headers().items() if k != "Nats-Msg-Id"}
 
 
+async def test_the_largest_message_with_the_longest_error_becomes_a_dead_letter_and_is_replayed(
+    fresh_nats: Nats,
+) -> None:
+    client, publisher = fresh_nats.client, Publisher(fresh_nats)
+    (entry,) = entries([confirmed("large")])
+    room = client.max_payload - DEAD_LETTER_HEADERS - wire_size(entry.headers, b"")
+    entry = replace(entry, data=OrderConfirmed(customer_id="x" * (room - 4)).SerializeToString())
+    assert wire_size(entry.headers, entry.data) == client.max_payload - DEAD_LETTER_HEADERS
+    too_large = replace(entry, data=entry.data + b"x")
+    assert (await publisher.attempt([too_large])).refused
+    assert (await publisher.attempt([entry])).acked
+    broken = True
+
+    def refuse(_: Envelope) -> None:
+        if broken:
+            raise ValueError("錯" * 3_000)
+
+    effects, metrics, letters = Effects(refuse), Recorder(), DeadLetters(fresh_nats)
+    async with running(subscription_of(fresh_nats, effects, metrics)):
+        await until(lambda: metrics.dead)
+        (letter,) = await letters.list()
+        assert letter.data == entry.data
+        assert letter.error.startswith("ValueError: 錯錯錯")
+        broken = False
+        await letters.replay(letter.sequence)
+        await until(lambda: effects.handled)
+    assert effects.handled == {entry.id: 1}
+    assert fresh_nats.client is client
+    assert client.is_connected
+
+
+async def test_a_dead_letter_that_is_too_large_closes_no_connection_and_stays_where_it_is(fresh_nats: Nats) -> None:
+    (entry,) = entries([confirmed()])
+    (ours,) = entries([confirmed()])
+    room = fresh_nats.client.max_payload - wire_size(entry.headers, b"")
+    await fresh_nats.js.publish(entry.subject, b"\xff" * room, headers=dict(entry.headers))
+    effects, metrics = Effects(), Recorder()
+    async with running(subscription_of(fresh_nats, effects, metrics)):
+        await Publisher(fresh_nats).attempt([ours])
+        await until(lambda: effects.handled)
+    assert await in_hand(fresh_nats) == 1
+    assert fresh_nats.connected
+
+
+async def test_a_connection_that_the_broker_closed_for_good_is_made_again(fresh_nats: Nats) -> None:
+    effects, metrics, outbox = Effects(), Recorder(), MemoryOutbox()
+    relay = Relay(outbox, Publisher(fresh_nats), metrics, "test")
+    async with running(subscription_of(fresh_nats, effects, metrics), relay):
+        for number in (1, 2):
+            client = fresh_nats.client
+            # The client counts the body alone, the broker the headers as well.
+            await client.publish("anything", b"x" * client.max_payload, headers={"a": "b"})
+            await until(lambda client=client: client.is_closed)
+            (entry,) = entries([confirmed(f"o-{number}")])
+            outbox.entries[entry.id] = entry
+            await until(lambda number=number: len(effects.handled) == number)
+            assert fresh_nats.client is not client
+    assert set(effects.handled.values()) == {1}
+
+
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(poisoned=st.sets(st.integers(0, 24), max_size=25))
 async def test_whatever_is_poisoned_goes_to_the_dlq_and_the_rest_is_handled_once(
@@ -176,6 +239,7 @@ async def test_an_unreadable_message_goes_to_the_dlq_at_once(fresh_nats: Nats) -
     async with running(subscription_of(fresh_nats, effects, metrics)):
         await until(lambda: len(metrics.dead) == 3 and effects.handled[good.id])
         await until(lambda: settled(fresh_nats))
+    assert Counter(kind for _, kind in metrics.dead) == {"unknown": 2, "polymart.order.v1.OrderConfirmed": 1}
     letters = await DeadLetters(fresh_nats).list()
     # Two of them claim the same ce-id: that is one failure of one message.
     assert [letter.deliveries for letter in letters] == [1] * len(letters)
@@ -218,17 +282,20 @@ async def test_stopping_in_an_outage_gives_the_messages_back(fresh_nats: Nats) -
 
 async def test_stopping_finishes_the_batch_in_hand(fresh_nats: Nats) -> None:
     await publish(fresh_nats, 5)
-    began = asyncio.Event()
+    began, told_to_stop = asyncio.Event(), asyncio.Event()
 
     class Slow(Effects):
         async def __call__(self, messages: Sequence[Envelope], *, tx: MemoryTransaction) -> None:
             began.set()
-            await asyncio.sleep(0.2)
+            await told_to_stop.wait()
             await super().__call__(messages, tx=tx)
 
     first, second, inbox, metrics = Slow(), Effects(), MemoryInbox(), Recorder()
-    async with running(subscription_of(fresh_nats, first, inbox=inbox)):
+    subscription = subscription_of(fresh_nats, first, inbox=inbox)
+    async with running(subscription):
         await began.wait()
+        await subscription.stop()
+        told_to_stop.set()
     assert first.handled
     async with running(subscription_of(fresh_nats, second, metrics, inbox)):
         await until(lambda: len(first.handled | second.handled) == 5)
@@ -272,7 +339,7 @@ async def test_a_broker_killed_meanwhile_changes_nothing(own_nats: NatsServer) -
             some = entries([confirmed(f"o-{n}") for n in range(20)])
 
             async def published(some: list[object] = some) -> bool:  # type: ignore[assignment]
-                return len(await publisher.publish(some)) == 20  # type: ignore[arg-type]
+                return len((await publisher.attempt(some)).acked) == 20  # type: ignore[arg-type]
 
             await until(published)
             sent += [entry.id for entry in some]
@@ -307,6 +374,27 @@ async def test_a_lost_database_pauses_and_nothing_is_lost_or_repeated(fresh_nats
     rows = await db.fetch("SELECT id FROM effects")
     assert sorted(str(row["id"]) for row in rows) == sorted(message.id for message in sent)
     assert not metrics.dead
+    await db.close()
+
+
+async def test_a_message_whose_id_is_in_upper_case_has_its_effect_once(fresh_nats: Nats, database: str) -> None:
+    await migrate(database, "chassis")
+    db = Postgres(database)
+    await db.open()
+    (entry,) = entries([confirmed()])
+    effects, metrics = Effects(), Recorder()
+
+    async def handle(messages: Sequence[Envelope], *, tx: Transaction) -> None:
+        tx.after_commit(lambda: effects.handled.update(message.id for message in messages))
+
+    handlers = {OrderConfirmed: handle, OrderRejected: handle}
+    async with running(Subscription(fresh_nats, CONSUMER, handlers, PostgresInbox(db), metrics)):
+        for id in (entry.id.upper(), entry.id):
+            headers = {**entry.headers, "ce-id": id, "Nats-Msg-Id": id}
+            await fresh_nats.js.publish(entry.subject, entry.data, headers=headers)
+            await until(lambda: metrics.outcomes)
+            await until(lambda: settled(fresh_nats))
+    assert effects.handled == {entry.id: 1}
     await db.close()
 
 
@@ -396,3 +484,10 @@ async def test_what_a_handler_emits_is_in_the_trace_of_its_cause(fresh_nats: Nat
 async def test_a_consumer_without_a_handler_for_one_of_its_types_is_refused(fresh_nats: Nats) -> None:
     with pytest.raises(ValueError, match="OrderRejected"):
         Subscription(fresh_nats, CONSUMER, {OrderConfirmed: Effects()}, MemoryInbox(), Recorder())
+
+
+async def test_all_dead_letters_are_listed_however_many(fresh_nats: Nats) -> None:
+    letters = DeadLetters(fresh_nats)
+    await asyncio.gather(*(fresh_nats.js.publish(f"dlq.x.{n}", b"") for n in range(1_200)))
+    assert len(await letters.list()) == 1_200
+    assert [letter.sequence for letter in await letters.list(limit=2)] == [1, 2]

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import asyncpg
-from polymart.payment.v1.commands_pb2 import AuthorizePayment, CapturePayment, VoidPayment
+from polymart.payment.v1.commands_pb2 import AuthorizePayment, CapturePayment, RefundPayment, VoidPayment
 from polymart.payment.v1.payment_pb2 import PaymentStatus
 from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest
 from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
@@ -37,6 +37,10 @@ def capture(payment_id: str) -> CapturePayment:
     return CapturePayment(payment_id=payment_id)
 
 
+def refund(payment_id: str, operation_id: str, amount: Money) -> RefundPayment:
+    return RefundPayment(payment_id=payment_id, operation_id=operation_id, amount=amount.to_proto())
+
+
 def void(payment_id: str) -> VoidPayment:
     return VoidPayment(payment_id=payment_id)
 
@@ -56,3 +60,19 @@ async def done(provider: asyncpg.Connection, payment_id: str) -> list[str]:
         "SELECT kind FROM operations WHERE payment_id = $1 AND outcome = 'APPROVED' ORDER BY at", payment_id
     )
     return [row["kind"] for row in rows]
+
+
+async def books_agree(db: asyncpg.Connection, provider: asyncpg.Connection) -> None:
+    """The ledger has what the sandbox did, operation by operation, and nothing else; every transaction balances."""
+    did = "SELECT payment_id, kind, amount, currency FROM operations WHERE outcome = 'APPROVED'"
+    assert await booked(db) == sorted(map(tuple, await provider.fetch(did)))
+
+
+async def booked(db: asyncpg.Connection) -> list[tuple[str, str, int, str]]:
+    """Payment, operation, amount and currency of every transaction of the ledger, each of which balances."""
+    rows = await db.fetch(
+        "SELECT payment_id, operation, max(amount), min(currency), sum(amount) AS off FROM entries "
+        "GROUP BY payment_id, operation, operation_id"
+    )
+    assert [row for row in rows if row["off"]] == []
+    return sorted((row[0], row[1], row[2], row[3]) for row in rows)

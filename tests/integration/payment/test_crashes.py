@@ -12,6 +12,7 @@ from polymart.payment.v1.events_pb2 import (
     PaymentCaptured,
     PaymentCaptureFailed,
     PaymentDeclined,
+    PaymentRefunded,
     PaymentVoided,
 )
 from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
@@ -19,6 +20,7 @@ from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from chassis.errors import Unavailable
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.nats import Nats
+from chassis.money import Money
 from chassis.outbox.postgres import PostgresOutbox
 from chassis.postgres import Postgres
 from payment_svc.adapters.postgres_payments import PostgresPayments
@@ -41,10 +43,12 @@ from tests.integration.payment.support import (
     PRICE,
     TIMEOUT,
     authorize,
+    books_agree,
     capture,
     configured,
     done,
     new_id,
+    refund,
     status,
     void,
 )
@@ -112,7 +116,7 @@ class Mortal:
                 return
             yield dict(list(answers.items())[: len(answers) // 2]) if fate < 0.6 else answers
 
-    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome]:
+    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome | None]:
         if self._dice.random() < 0.2:
             raise Unavailable("not heard")
         return await self._provider.find(keys)
@@ -161,25 +165,29 @@ async def test_workers_that_die_at_any_point_charge_nobody_twice_and_lose_nobody
         await orders.all_handled()
         await until(work, 30)
         await until(lambda: len(_about(orders, PaymentCaptured, PaymentCaptureFailed)) >= len(authorized))
+        captured = [e.payment_id for e in orders.answers(PaymentCaptured)]
+        assert len(captured) == len(set(captured))
+        part = Money("GBP", 5_000_000_000)
+        await orders.send(*(refund(id, name, part) for name in ("one", "two") for id in captured))
+        await orders.send(*map(void, given_back := captured[:8]))
+        await orders.all_handled()
+        await until(work, 30)
+        await until(lambda: len(orders.answers(PaymentRefunded)) >= 2 * len(captured))
+        await until(lambda: _about(orders, PaymentVoided) >= set(given_back))
     await own.close()
     await firm.close()
     mine = {row["payment_id"]: row["status"] for row in await db.fetch("SELECT payment_id, status FROM payments")}
     assert set(mine) == set(ids)
     for id, known in mine.items():
-        did = await done(provider, id)
-        assert len(did) == len(set(did))
-        assert (
-            did
-            == {
-                "CAPTURED": ["AUTHORIZE", "CAPTURE"],
-                "CAPTURE_FAILED": ["AUTHORIZE"],
-                "DECLINED": [],
-                "VOIDED": ["AUTHORIZE", "VOID"],
-            }[known]
-        )
+        back = ["REFUND"] * (3 if id in given_back else 2)
+        assert (await done(provider, id), known) in [
+            (["AUTHORIZE", "CAPTURE", *back], "VOIDED" if id in given_back else "CAPTURED"),
+            (["AUTHORIZE"], "CAPTURE_FAILED"),
+            ([], "DECLINED"),
+            (["AUTHORIZE", "VOID"], "VOIDED"),
+        ]
     assert len(set(mine.values())) == 4
-    captured = [e.payment_id for e in orders.answers(PaymentCaptured)]
-    assert len(captured) == len(set(captured))
+    await books_agree(db, provider)
     tries = await db.fetchval("SELECT max(tries) FROM attempts")
     assert tries > 2
 
@@ -223,7 +231,7 @@ class Silent:
         for _ in ():
             yield {}
 
-    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome]:
+    async def find(self, keys: Sequence[str]) -> Mapping[str, Outcome | None]:
         return {}
 
 

@@ -11,27 +11,46 @@ from polymart.payment.v1.events_pb2 import (
     PaymentCaptured,
     PaymentCaptureFailed,
     PaymentDeclined,
+    PaymentRefunded,
+    PaymentRefundFailed,
     PaymentVoided,
 )
-from polymart.payment.v1.payment_pb2 import PAYMENT_STATUS_CAPTURED, PAYMENT_STATUS_DECLINED
-from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest, ListPaymentsRequest
+from polymart.payment.v1.payment_pb2 import (
+    PAYMENT_STATUS_CAPTURED,
+    PAYMENT_STATUS_DECLINED,
+    REFUND_STATUS_DONE,
+    REFUND_STATUS_FAILED,
+)
+from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest, ListPaymentsRequest, RefundPaymentRequest
 from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 
 from chassis.messaging.nats import Nats
+from chassis.money import Money
 from chassis.postgres import Postgres
 from payment_svc.adapters.sandbox_provider import SandboxProvider
 from payment_svc.bootstrap import build
 from payment_svc.config import PaymentConfig
 from payment_svc.domain.payments import Approved, Attempt, Operation, Outcome, Refused
 from tests.conftest import Engine, until
-from tests.integration.inventory.support import Stage, broker, follows, running, stage, stub_of, violations_of
+from tests.integration.inventory.support import (
+    Stage,
+    broker,
+    follows,
+    reason_of,
+    running,
+    stage,
+    stub_of,
+    violations_of,
+)
 from tests.integration.payment.support import (
     PRICE,
     authorize,
+    books_agree,
     capture,
     configured,
     done,
     new_id,
+    refund,
     status,
     void,
 )
@@ -70,12 +89,17 @@ async def provider(config: PaymentConfig) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
+@pytest.fixture
+async def db(config: PaymentConfig) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(config.postgres_url)
+    yield connection
+    await connection.close()
+
+
 @pytest.fixture(autouse=True)
-async def nothing_yet(config: PaymentConfig, payments: PaymentServiceStub, provider: asyncpg.Connection) -> None:
+async def nothing_yet(payments: PaymentServiceStub, provider: asyncpg.Connection, db: asyncpg.Connection) -> None:
     await provider.execute("TRUNCATE operations, unheard")
-    db = await asyncpg.connect(config.postgres_url)
-    await db.execute("TRUNCATE payments, attempts")
-    await db.close()
+    await db.execute("TRUNCATE payments, attempts, entries")
 
 
 async def test_authorised_and_captured(
@@ -115,7 +139,7 @@ async def test_what_the_tokens_do(payments: PaymentServiceStub, orders: Stage, p
     await orders.answered(PaymentCaptured, 2)
     await orders.answered(PaymentCaptureFailed)
     (failed,) = orders.answers(PaymentCaptureFailed)
-    assert failed == PaymentCaptureFailed(payment_id=ids["tok_capture_refused"], reason="the authorisation expired")
+    assert failed == PaymentCaptureFailed(payment_id=ids["tok_capture_refused"], reason="the card is blocked")
     await orders.send(void(failed.payment_id))
     await orders.answered(PaymentVoided)
     assert await done(provider, failed.payment_id) == ["AUTHORIZE", "VOID"]
@@ -190,6 +214,173 @@ async def test_a_repeated_command_is_answered_again_and_charges_nothing(
     assert await provider.fetchval("SELECT count(*) FROM operations") == 5
 
 
+async def bought(orders: Stage, *ids: str, token: str = "tok_approved") -> None:
+    """Authorised and captured payments."""
+    await orders.send(*(authorize(id, token) for id in ids))
+    await orders.answered(PaymentAuthorized, len(ids))
+    await orders.send(*map(capture, ids))
+    await orders.answered(PaymentCaptured, len(ids))
+
+
+async def test_refunds_in_parts_up_to_what_was_captured(
+    payments: PaymentServiceStub, orders: Stage, provider: asyncpg.Connection, db: asyncpg.Connection
+) -> None:
+    id, part, rest = new_id(), Money("GBP", 5_000_000_000), Money("GBP", 7_340_000_000)
+    await bought(orders, id)
+    asked = await orders.send(refund(id, "one", part), refund(id, "two", rest), refund(id, "three", part))
+    await orders.answered(PaymentRefunded, 2)
+    await orders.answered(PaymentRefundFailed)
+    given = [e for e in orders.heard if isinstance(e.payload, PaymentRefunded)]
+    assert [e.payload for e in given] == [
+        PaymentRefunded(payment_id=id, operation_id=name, amount=amount.to_proto())
+        for name, amount in (("one", part), ("two", rest))
+    ]
+    assert all(follows(event, command) for event, command in zip(given, asked, strict=False))
+    (refused,) = orders.answers(PaymentRefundFailed)
+    assert refused == PaymentRefundFailed(payment_id=id, operation_id="three", reason="0.00 GBP is left to refund")
+    await orders.send(refund(id, "one", part), refund(id, "three", part))
+    await orders.answered(PaymentRefunded, 3)
+    await orders.answered(PaymentRefundFailed, 2)
+    assert await done(provider, id) == ["AUTHORIZE", "CAPTURE", "REFUND", "REFUND"]
+    await books_agree(db, provider)
+    payment = await payments.GetPayment(GetPaymentRequest(payment_id=id), timeout=5)
+    assert (payment.status, payment.captured) == (PAYMENT_STATUS_CAPTURED, PRICE.to_proto())
+    assert payment.refunded == PRICE.to_proto()
+    statuses = [(r.operation_id, r.status) for r in payment.refunds]
+    assert statuses == [("one", REFUND_STATUS_DONE), ("two", REFUND_STATUS_DONE), ("three", REFUND_STATUS_FAILED)]
+
+
+async def test_a_void_after_the_capture_gives_back_what_refunds_left(
+    orders: Stage, payments: PaymentServiceStub, provider: asyncpg.Connection, db: asyncpg.Connection
+) -> None:
+    id, part = new_id(), Money("GBP", 5_000_000_000)
+    await bought(orders, id)
+    _, told = await orders.send(refund(id, "one", part), void(id))
+    await orders.answered(PaymentVoided)
+    voided = orders.heard[-1]
+    rest = Money("GBP", PRICE.nanos - part.nanos)
+    assert voided.payload == PaymentVoided(payment_id=id, refunded=rest.to_proto())
+    assert follows(voided, told)
+    await orders.send(refund(id, "late", part))
+    await orders.answered(PaymentRefundFailed)
+    assert await status(payments, id) == "VOIDED"
+    assert await done(provider, id) == ["AUTHORIZE", "CAPTURE", "REFUND", "REFUND"]
+    await books_agree(db, provider)
+    left = "SELECT sum(amount) FROM entries WHERE payment_id = $1 AND account IN ('HOLDS', 'PROVIDER')"
+    assert await db.fetchval(left, id) == 0
+
+
+async def test_a_refund_that_comes_before_its_capture_is_made_after_it(
+    orders: Stage, payments: PaymentServiceStub, provider: asyncpg.Connection
+) -> None:
+    id = new_id()
+    await orders.send(authorize(id))
+    await orders.answered(PaymentAuthorized)
+    await orders.send(refund(id, "early", PRICE))
+    await orders.send(capture(id))
+    await orders.answered(PaymentRefunded)
+    assert await done(provider, id) == ["AUTHORIZE", "CAPTURE", "REFUND"]
+
+
+async def test_a_refund_that_the_provider_refuses_leaves_the_payment_captured(
+    orders: Stage, payments: PaymentServiceStub, db: asyncpg.Connection, provider: asyncpg.Connection
+) -> None:
+    id = new_id()
+    await bought(orders, id, token="tok_refund_refused")
+    await orders.send(refund(id, "one", PRICE))
+    await orders.answered(PaymentRefundFailed)
+    assert orders.answers(PaymentRefundFailed)[0].reason == "the card's account is closed"
+    assert await status(payments, id) == "CAPTURED"
+    await books_agree(db, provider)
+
+
+async def test_an_operator_refunds_once_for_each_request(
+    payments: PaymentServiceStub, orders: Stage, provider: asyncpg.Connection
+) -> None:
+    id, waiting, part = new_id(), new_id(), Money("GBP", 5_000_000_000).to_proto()
+    await bought(orders, id)
+    await orders.send(authorize(waiting))
+    await orders.answered(PaymentAuthorized, 2)
+    request = RefundPaymentRequest(request_id=new_id(), payment_id=id, amount=part)
+    for answer in await asyncio.gather(*(payments.RefundPayment(request, timeout=5) for _ in range(5))):
+        assert [r.operation_id for r in answer.refunds] == [request.request_id]
+    await orders.answered(PaymentRefunded)
+    assert orders.heard[-1].causation_id == request.request_id
+    assert await done(provider, id) == ["AUTHORIZE", "CAPTURE", "REFUND"]
+
+    def differing(**changes: object) -> RefundPaymentRequest:
+        return RefundPaymentRequest(**{"request_id": new_id(), "payment_id": id, "amount": part, **changes})
+
+    refused = [
+        (differing(amount=PRICE.to_proto()), "NOT_REFUNDABLE"),
+        (differing(payment_id=waiting), "PAYMENT_NOT_CAPTURED"),
+        (differing(payment_id=new_id()), "PAYMENT_NOT_FOUND"),
+        (differing(request_id=request.request_id, amount=PRICE.to_proto()), "REQUEST_ID_REUSED"),
+    ]
+    for asked, reason in refused:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await payments.RefundPayment(asked, timeout=5)
+        assert reason_of(failure.value) == reason
+    bad = [
+        (RefundPaymentRequest(), {"request_id", "payment_id", "amount"}),
+        (differing(request_id="7", amount=Money("GBP", -1).to_proto()), {"request_id", "amount"}),
+        (differing(amount=Money("EUR", 1).to_proto()), {"amount.currency_code"}),
+    ]
+    for asked, fields in bad:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await payments.RefundPayment(asked, timeout=5)
+        assert violations_of(failure.value) == fields
+    assert await done(provider, id) == ["AUTHORIZE", "CAPTURE", "REFUND"]
+
+
+@pytest.mark.parametrize("token", ["tok_expires", "tok_approved"])
+async def test_an_authorisation_that_expired_is_not_captured_and_can_be_let_go(
+    token: str, orders: Stage, payments: PaymentServiceStub, provider: asyncpg.Connection, db: asyncpg.Connection
+) -> None:
+    id = new_id()
+    await orders.send(authorize(id, token))
+    await orders.answered(PaymentAuthorized)
+    if token == "tok_approved":
+        await provider.execute("UPDATE operations SET expires_at = now() WHERE payment_id = $1", id)
+    await orders.send(capture(id))
+    await orders.answered(PaymentCaptureFailed)
+    failed = PaymentCaptureFailed(payment_id=id, reason="the authorisation expired")
+    assert orders.answers(PaymentCaptureFailed) == [failed]
+    await orders.send(void(id))
+    await orders.answered(PaymentVoided)
+    assert await status(payments, id) == "VOIDED"
+    await books_agree(db, provider)
+
+
+async def test_the_ledger_takes_nothing_that_is_off_and_no_second_thoughts(
+    orders: Stage, payments: PaymentServiceStub, db: asyncpg.Connection
+) -> None:
+    id = new_id()
+    await bought(orders, id)
+    insert = "INSERT INTO entries (payment_id, operation, operation_id, account, currency, amount) VALUES "
+    await db.execute(
+        "INSERT INTO attempts (payment_id, operation, operation_id, amount, state, causation_id, correlation_id) "
+        "VALUES ($1, 'REFUND', 'x', 5, 'APPROVED', gen_random_uuid(), '')", id,
+    )  # fmt: skip
+    changes = [
+        insert + "($1, 'REFUND', 'x', 'PROVIDER', 'GBP', -5)",
+        insert + "($1, 'REFUND', 'x', 'PROVIDER', 'GBP', -5), ($1, 'REFUND', 'x', 'REFUNDS', 'EUR', 5)",
+        insert + "($1, 'CAPTURE', '', 'REFUNDS', 'GBP', 5)",
+        insert + "($1, 'CAPTURE', '', 'SALES', 'GBP', 0)",
+        insert + "($1, 'REFUND', 'y', 'SALES', 'GBP', 0)",
+        "UPDATE entries SET amount = 0 WHERE payment_id = $1",
+        "DELETE FROM entries WHERE payment_id = $1",
+        "UPDATE payments SET refunded = captured + 1 WHERE payment_id = $1",
+        "UPDATE payments SET captured = amount + 1 WHERE payment_id = $1",
+    ]
+    for change in changes:
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await db.execute(change, id)
+    await db.execute(
+        insert + "($1, 'REFUND', 'x', 'PROVIDER', 'GBP', -5), ($1, 'REFUND', 'x', 'REFUNDS', 'GBP', 5)", id
+    )
+
+
 async def test_reading(payments: PaymentServiceStub, orders: Stage) -> None:
     ids = [new_id() for _ in range(7)]
     for n, id in enumerate(ids):
@@ -226,24 +417,21 @@ async def test_reading(payments: PaymentServiceStub, orders: Stage) -> None:
         assert failure.value.code() is code
 
 
-async def test_the_provider_obeys_keys(config: PaymentConfig) -> None:
+async def test_the_sandbox_obeys_tokens(config: PaymentConfig) -> None:
     db = Postgres(config.provider_url)
     await db.open()
-    patient, provider = SandboxProvider(db, timeout=20), SandboxProvider(db, timeout=1)
+    provider = SandboxProvider(db, timeout=1)
 
-    async def ask(attempt: Attempt, by: SandboxProvider = provider) -> dict[str, Outcome]:
-        return {key: outcome async for answers in by.submit([attempt]) for key, outcome in answers.items()}
+    async def ask(attempt: Attempt) -> dict[str, Outcome]:
+        return {key: outcome async for answers in provider.submit([attempt]) for key, outcome in answers.items()}
 
-    first = Attempt("p", Operation.AUTHORIZE, PRICE, "tok_approved")
-    answers = await asyncio.gather(*(ask(first, patient) for _ in range(10)))
-    assert len({a[first.key] for a in answers}) == 1
     late = Attempt("late", Operation.AUTHORIZE, PRICE, "tok_late")
     assert await ask(late) == {}
-    assert isinstance((await provider.find([late.key, "unheard of"]))[late.key], Approved)
-    assert await ask(late) == await provider.find([late.key, "unheard of"])
+    assert isinstance((await provider.find([late.key]))[late.key], Approved)
+    assert await ask(late) == await provider.find([late.key])
     lost = Attempt("lost", Operation.AUTHORIZE, PRICE, "tok_timeout_once")
     assert await ask(lost) == {}
-    assert await provider.find([lost.key]) == {}
+    assert await provider.find([lost.key]) == {lost.key: None}
     assert isinstance((await ask(lost))[lost.key], Approved)
     assert await ask(Attempt("nobody", Operation.CAPTURE, PRICE, "")) == {
         "nobody:CAPTURE": Refused("nothing is authorised")

@@ -6,11 +6,15 @@ from catalog_svc.domain.product import Details, MediaLink, Status, Variant
 from catalog_svc.domain.rules import ean_check_digit
 from chassis.money import Money
 
-words = st.text(st.characters(exclude_categories=["Cs", "Zs", "Cc"]), min_size=1, max_size=12)
+words = st.text(st.characters(exclude_categories=["Cs", "Zs", "Zl", "Zp", "Cc"]), min_size=1, max_size=12)
 skus = st.from_regex(r"[A-Z]{1,2}[0-9]{1,3}", fullmatch=True)
 eans = st.from_regex(r"([0-9]{7}|[0-9]{11,13})", fullmatch=True).map(lambda d: d + ean_check_digit(d))
 attribute_names = words | st.sampled_from(["a.b", "$set", "100%", "%2E", "_id"])
-attribute_values = st.text(max_size=20) | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
+attribute_values = (
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t"), max_size=20)
+    | st.booleans()
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
 
 
 media = st.builds(MediaLink, skus.map(lambda sku: f"https://shop.example/{sku}"), st.just("") | words)

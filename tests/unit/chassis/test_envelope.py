@@ -85,6 +85,12 @@ def test_a_missing_header_is_undecodable(missing: str) -> None:
         Envelope.decode(envelope.subject, headers, envelope.data)
 
 
+def test_an_id_is_the_same_however_it_is_spelt() -> None:
+    """Stores give it back in lower case; what they then call fresh must be found again."""
+    envelope = Envelope.new(confirmed(), aggregate_id="o-1", source="order_svc")
+    assert decoded(envelope, **{"ce-id": envelope.id.upper()}) == envelope
+
+
 def test_no_headers_at_all_is_undecodable() -> None:
     with pytest.raises(Undecodable):
         Envelope.decode("evt.order.order.OrderConfirmed.o-1", None, b"")

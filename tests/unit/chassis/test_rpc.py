@@ -12,10 +12,10 @@ from polymart.catalog.v1.product_pb2 import Product, Variant
 from polymart.customer.v1.customer_pb2 import Customer
 from polymart.order.v1.order_service_pb2 import ListOrdersRequest, PlaceOrderLine, PlaceOrderRequest
 
-from chassis.errors import Internal, InvalidArgument, NotFound, Violation
+from chassis.errors import Aborted, Internal, InvalidArgument, NotFound, Unavailable, Violation
 from chassis.rpc.errors import as_ours, to_status
 from chassis.rpc.mask import masked_paths
-from chassis.rpc.paging import PageToken, fingerprint, page_size
+from chassis.rpc.paging import PageToken, Position, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 
 UUID = "0190b9b4-7e1c-7a53-8a3b-6f6f0c1d2e3f"
@@ -118,10 +118,31 @@ def test_each_bad_path_of_a_mask_is_named() -> None:
 # Pages
 
 
+def before(token: Position) -> str:
+    return str(token["before"])
+
+
 def test_page_sizes() -> None:
-    assert [page_size(n) for n in (0, 1, 500, 501)] == [50, 1, 500, 500]
+    def size(asked: int) -> int:
+        request = ListOrdersRequest(page_size=asked)
+        check = Validator(request)
+        wanted, after = asked_page(request, check, before)
+        check.done()
+        assert after is None
+        return wanted
+
+    assert [size(n) for n in (0, 1, 500, 501)] == [50, 1, 500, 500]
     with pytest.raises(InvalidArgument):
-        page_size(-1)
+        size(-1)
+
+
+@pytest.mark.parametrize("token", ["no token", PageToken.encode({"other": 1}, fingerprint(ListOrdersRequest()))])
+def test_all_that_is_wrong_with_a_page_is_named_at_once(token: str) -> None:
+    request = ListOrdersRequest(page_size=-1, page_token=token)
+    check = Validator(request)
+    asked_page(request, check, before)
+    check.check(False, "status", "is unknown")
+    assert violations(check).keys() == {"page_size", "page_token", "status"}
 
 
 @given(st.dictionaries(st.text(), st.text() | st.integers()))
@@ -175,6 +196,11 @@ def test_a_status_always_fits_into_a_clients_metadata(count: int, text: str) -> 
 def test_the_text_of_what_nobody_expected_stays_inside() -> None:
     for error in (RuntimeError("secret"), Internal("secret"), OSError("secret"), KeyError("secret")):
         assert "secret" not in str(as_ours(error))
+    for outage in (Unavailable("db-7:5432 secret"), Aborted("tuple of secret")):
+        told = as_ours(outage)
+        assert (told.code, told.reason) == (outage.code, outage.reason)
+        assert "secret" not in str(told)
+    assert str(as_ours(Unavailable("the service is stopping", reason="STOPPING"))) == "the service is stopping"
     assert as_ours(RuntimeError()).code == "INTERNAL"
     assert as_ours(TimeoutError()).code == as_ours(ConnectionResetError()).code == "UNAVAILABLE"
     assert as_ours(NotImplementedError()).code == "UNIMPLEMENTED"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polymart.notification.v1.notification_pb2 import (
+    LowStock,
     Notification,
     NotificationContent,
     NotificationKind,
@@ -18,9 +19,9 @@ from chassis.clock import ManualClock
 from chassis.money import Money
 from email_svc.adapters.jinja_letters import JinjaLetters
 from email_svc.application.ports import Letter, Recipient, Unsendable
-from email_svc.config import sender_of
+from email_svc.config import mail_address
 
-LETTERS = JinjaLetters(sender_of("Polymart <shop@polymart.example>"), ManualClock(datetime(2026, 2, 3, tzinfo=UTC)))
+LETTERS = JinjaLetters(mail_address("Polymart <shop@polymart.example>"), ManualClock(datetime(2026, 2, 3, tzinfo=UTC)))
 ADA = Recipient("Ada Lovelace", "ada@example.org")
 
 
@@ -37,6 +38,7 @@ def order(kind: str, *names: str, failure: str = "", line_count: int | None = No
             line_count=len(names) if line_count is None else line_count,
             lines=[NotificationLine(product_name=n, quantity=6, line_total=money("15.3")) for n in names],
             failure=failure,
+            low_stock=LowStock(sku=names[0] if names else "MUG", available=2, threshold=5),
         ),
     )
 
@@ -90,6 +92,17 @@ def test_what_came_to_nothing_says_why(kind: str) -> None:
     assert text.splitlines()[2].endswith(("accepted.", "cancelled."))
 
 
+def test_a_verification_tells_its_code_and_low_stock_its_sku() -> None:
+    _, text, html = parsed(LETTERS.write(order("EMAIL_VERIFICATION"), ADA, "<1@x>", "s3cr-t_code"))
+    assert "  s3cr-t_code\r\n" in text
+    assert ">s3cr-t_code<" in html
+    message, text, html = parsed(LETTERS.write(order("LOW_STOCK", "<b>MUG\r\nBcc: x@y.example"), ADA, "<1@x>"))
+    assert message["Subject"] == "Stock of <b>MUG Bcc: x@y.example runs low"
+    assert message["Bcc"] is None
+    assert "there are 2 left to sell; 5 or fewer are few" in text
+    assert "<b>&lt;b&gt;MUG" in html
+
+
 def test_there_is_a_letter_for_every_kind() -> None:
     for number in NotificationKind.values()[1:]:
         notification = order("WELCOME", "x")
@@ -104,7 +117,7 @@ def test_there_is_a_letter_for_every_kind() -> None:
 @given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
 def test_nothing_said_by_others_becomes_markup_or_a_header(name: str, product: str, failure: str) -> None:
     plain = parsed(LETTERS.write(order("ORDER_CONFIRMED", "x"), ADA, "<1@x>"))
-    for kind in ("ORDER_CONFIRMED", "ORDER_REJECTED"):
+    for kind in ("ORDER_CONFIRMED", "ORDER_REJECTED", "ORDER_CANCELLED", "WELCOME", "EMAIL_VERIFICATION"):
         try:
             letter = LETTERS.write(
                 order(kind, f"<script>{product}", failure=f"<b>{failure}"), Recipient(f"<i>{name}", ADA.email), "<1@x>"
@@ -116,7 +129,8 @@ def test_nothing_said_by_others_becomes_markup_or_a_header(name: str, product: s
         reader = _Tags()
         reader.feed(html)
         assert not {"script", "b", "i"} & {tag for tag, _ in reader.tags}
-        assert "<script>" in reader.text or "<b>" in reader.text
+        assert "<i>" in reader.text
+        assert "<script>" in reader.text or "<b>" in reader.text or kind in ("WELCOME", "EMAIL_VERIFICATION")
 
 
 @pytest.mark.parametrize("email", ["", "nobody", "ada@example.org\r\nBcc: x@example.org", "a@b@c", "ä@example.org"])
@@ -128,4 +142,4 @@ def test_an_address_that_cannot_be_written_to_is_unsendable(email: str) -> None:
 @pytest.mark.parametrize("text", ["", "Shop", "Shop <shop>", "a@b\nc@d"])
 def test_a_sender_without_an_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be an address"):
-        sender_of(text)
+        mail_address(text)

@@ -1,15 +1,28 @@
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
-from polymart.customer.v1.customer_pb2 import Customer
-from polymart.customer.v1.events_pb2 import CustomerRegistered
+from polymart.customer.v1.events_pb2 import CustomerRegistered, EmailVerificationRequested
+from polymart.inventory.v1.events_pb2 import StockRanLow
 from polymart.order.v1.events_pb2 import OrderCancelled, OrderConfirmed, OrderRejected
 from polymart.order.v1.order_pb2 import OrderFailure, OrderLine
 
+from chassis.errors import FailedPrecondition
 from chassis.money import Money
-from notification_svc.domain.notification import Kind, Notification, Report, Stage, latest
+from notification_svc.domain.notification import (
+    MERCHANT,
+    Content,
+    Fact,
+    Kind,
+    LowStock,
+    Notification,
+    Report,
+    Stage,
+    latest,
+)
 from notification_svc.entrypoints.messages import fact_of
 from notification_svc.protos import content_from_proto, content_to_proto
 
@@ -21,12 +34,12 @@ GBP = Money.parse("GBP", "5.10").to_proto()
 def deliveries(draw: st.DrawFn) -> list[Report]:
     """What one delivery may report: attempts that begin, the last of which may have ended."""
     attempts = draw(st.integers(1, 4))
-    reports = [Report(attempt, Stage.IN_PROGRESS) for attempt in range(1, attempts + 1)]
+    reports = [Report(n, Stage.IN_PROGRESS, start_time=NOW + timedelta(minutes=n)) for n in range(1, attempts + 1)]
     end = draw(st.sampled_from([None, Stage.PROCESSED, Stage.FAILED]))
     if end is Stage.PROCESSED:
-        reports.append(Report(attempts, end, message_id="<1@x>"))
+        reports.append(Report(attempts, end, message_id="<1@x>", end_time=NOW + timedelta(hours=1)))
     elif end is Stage.FAILED:
-        reports.append(Report(attempts, end, failure="no"))
+        reports.append(Report(attempts, end, failure="no", end_time=NOW + timedelta(hours=1)))
     return reports
 
 
@@ -36,15 +49,22 @@ def test_reports_come_to_the_same_in_any_order_and_number(data: st.DataObject, r
     merged = Report()
     for report in data.draw(st.permutations(reports + repeats)):
         merged = merged.merged(report)
-    assert merged == reports[-1]
+    start = NOW + timedelta(minutes=reports[-1].attempt)
+    assert merged == replace(reports[-1], start_time=start)
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3), st.sampled_from(Stage)), min_size=1), st.data())
-def test_batches_can_be_cut_anywhere(rows: list[tuple[str, int, Stage]], data: st.DataObject) -> None:
-    reports = [(key, Report(attempt, stage)) for key, attempt, stage in rows]
+TIMES = st.none() | st.integers(0, 3).map(lambda minutes: NOW + timedelta(minutes=minutes))
+ANY_REPORT = st.builds(
+    Report, st.integers(0, 3), st.sampled_from(Stage), st.sampled_from(["", "no"]), st.sampled_from(["", "<1@x>"]),
+    st.booleans(), TIMES, TIMES,
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), ANY_REPORT), min_size=1), st.data())
+def test_batches_can_be_cut_anywhere_and_shuffled(reports: list[tuple[str, Report]], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(reports)))
     halves = [*latest(reports[:cut]).items(), *latest(reports[cut:]).items()]
-    assert latest(halves) == latest(reports)
+    assert latest(halves) == latest(reports) == latest(data.draw(st.permutations(reports)))
 
 
 def test_guests_and_customers_without_an_address_are_told_nothing() -> None:
@@ -52,7 +72,7 @@ def test_guests_and_customers_without_an_address_are_told_nothing() -> None:
         OrderConfirmed(order_id="o1", total=GBP),
         OrderRejected(order_id="o1", total=GBP),
         OrderCancelled(order_id="o1", total=GBP),
-        CustomerRegistered(customer=Customer(customer_id="c1")),
+        CustomerRegistered(customer_id="c1"),
     ]
     assert [fact_of(event) for event in silent] == [None] * 4
 
@@ -80,3 +100,33 @@ def test_the_same_fact_has_the_same_id_and_another_one_another() -> None:
     assert (rejected.kind, rejected.content.failure) == (Kind.ORDER_REJECTED, "It is sold out")
     ids = [Notification.about(fact, now=NOW).notification_id for fact in (rejected, cancelled, rejected)]
     assert ids[0] == ids[2] != ids[1]
+
+
+def test_every_flip_to_low_is_a_fact_of_its_own_for_the_merchant() -> None:
+    facts = [fact_of(StockRanLow(sku="MUG", available=n, low_stock=5, version=v)) for n, v in ((3, 2), (3, 2), (1, 4))]
+    assert [fact.customer_id for fact in facts if fact] == [MERCHANT] * 3
+    ids = [Notification.about(fact, now=NOW).notification_id for fact in facts if fact]
+    assert ids[0] == ids[1] != ids[2]
+    assert facts[2] is not None
+    assert facts[2].content.low_stock == LowStock("MUG", 1, 5)
+    assert content_from_proto(content_to_proto(facts[2].content)) == facts[2].content
+
+
+def test_a_verification_passes_its_secret_on_as_it_came() -> None:
+    event = EmailVerificationRequested(customer_id="c1", verification_id="v1", personal_data=b"sealed")
+    event.expire_time.FromDatetime(NOW)
+    fact = fact_of(event)
+    assert fact is not None
+    assert (fact.content.personal_data, fact.content.expire_time) == (b"sealed", NOW)
+    assert content_from_proto(content_to_proto(fact.content)) == fact.content
+
+
+def test_only_what_failed_is_retried_and_then_it_is_new_in_its_next_attempt() -> None:
+    fact = Fact(Kind.WELCOME, "c1", Content(), "c1")
+    for stage in Stage:
+        notification = replace(Notification.about(fact, now=NOW), report=Report(3, stage, "no", end_time=NOW))
+        if stage is Stage.FAILED:
+            assert notification.retried(now=NOW).report == Report(4)
+        else:
+            with pytest.raises(FailedPrecondition):
+                notification.retried(now=NOW)

@@ -73,3 +73,37 @@ def test_a_damaged_archive_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert "can't be read from here on" in rejection.reason
     whole.write_bytes(b"no archive")
     assert not list(read_products(whole, report))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("[" * 200_000, "is nested too deeply"),
+        ('{"sku": NaN}', "is not JSON: NaN is no number"),
+        ('{"sku": "1", "price": 1e999999999999999999999}', "has a number with too many digits"),
+        ('{"sku": "1", "price": ' + "9" * 5_000 + "}", "has a number with too many digits"),
+        (json.dumps({**GOOD, "attributes": {"a": int("9" * 401)}}), 'attributes["a"]: is too large a number'),
+        (json.dumps(GOOD).replace('"2008-08-12"', "1e400"), 'attributes["released"]: is too large a number'),
+        (json.dumps({**GOOD, "description": "x" * 4_500_000}), "the row has 4,500,137 bytes, over 3,000,000"),
+        (json.dumps({**GOOD, "options": {"\ud800": "x"}}), 'options["?"]: is not valid UTF-8'),
+        (json.dumps({**GOOD, "category_path": "Toys"}), "category_path: must be a list of texts, not text"),
+        (json.dumps({**GOOD, "price": True}), "price: must be a decimal number, not true or false"),
+        (json.dumps({**GOOD, "attributes": "none"}), "attributes: must be an object, not text"),
+        (json.dumps({**GOOD, "price": "1e999999999999"}), "price: '1e999999999999' is not an amount of up to nine"),
+    ],
+    ids=["deep", "nan", "exponent", "digits", "integer", "float", "long", "surrogate", "path", "flag", "null", "dear"],
+)
+def test_whatever_is_wrong_with_a_line_it_is_named_and_the_next_ones_go_in(
+    tmp_path: Path, line: str, reason: str
+) -> None:
+    report = ImportReport()
+    (request,) = read_products(write(tmp_path, line, json.dumps({**GOOD, "ean": "0757120404200"})), report)
+    assert (request.row, list(request.product.variants[0].eans)) == (2, ["0757120404200"])
+    assert [rejection.row for rejection in report.rejections] == [1]
+    assert report.rejections[0].reason.startswith(reason)
+
+
+def test_a_price_may_be_a_json_number_and_stays_exact(tmp_path: Path) -> None:
+    report = ImportReport()
+    (request,) = read_products(write(tmp_path, json.dumps({**GOOD, "price": 1.1})), report)
+    assert request.product.variants[0].price.nanos == 100_000_000

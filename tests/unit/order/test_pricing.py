@@ -1,8 +1,12 @@
+from datetime import UTC, datetime
+
 import pytest
 
 from chassis.errors import InvalidArgument
 from chassis.money import Money
-from order_svc.domain.pricing import Offer, Wanted, price
+from order_svc.adapters.event_codec import event_to_proto
+from order_svc.domain.order import Order, OrderConfirmed, OrderPlaced
+from order_svc.domain.pricing import MAX_TEXT_BYTES, Offer, Wanted, price
 
 
 def offer(sku: str, amount: str, currency: str = "GBP") -> Offer:
@@ -35,3 +39,21 @@ def test_totals_stay_within_what_money_can_hold() -> None:
     with pytest.raises(InvalidArgument) as raised:
         price([Wanted("GEM", 1), Wanted("GEM", 1)], dear)
     assert raised.value.violations[0].field == "lines"
+
+
+def test_an_order_too_large_for_a_message_is_refused() -> None:
+    long = {"MUG": Offer("MUG", "p", 1, "杯" * 400, Money.parse("GBP", "2.55"), untracked=False)}
+    with pytest.raises(InvalidArgument) as raised:
+        price([Wanted("MUG", 1)] * 1_000, long)
+    assert [v.field for v in raised.value.violations] == ["lines"]
+
+
+def test_the_largest_order_fits_into_its_messages() -> None:
+    name = "x" * (MAX_TEXT_BYTES // 1_000 - len("MUG" + "p"))
+    dear = Money("GBP", 3_999_999_999_999)
+    lines, total = price([Wanted("MUG", 1_000)] * 1_000, {"MUG": Offer("MUG", "p", 1, name, dear, untracked=True)})
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    placed = OrderPlaced("杯" * 128, lines, total, "杯" * 200, now)
+    order = Order.begun("00000000-0000-7000-8000-000000000001", placed, now)
+    for event in (placed, OrderConfirmed()):
+        assert event_to_proto(event, order, 1).ByteSize() < 2**20 - 64 * 1024

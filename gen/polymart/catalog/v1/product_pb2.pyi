@@ -280,7 +280,7 @@ class AttributeValue(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     FLAG_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Text, at most 4,000 characters."""
+    """Text, at most 7,500 characters."""
     number: _builtins.float
     """A finite number."""
     flag: _builtins.bool

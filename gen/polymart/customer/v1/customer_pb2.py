@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from polymart.notification.v1 import notification_pb2 as polymart_dot_notification_dot_v1_dot_notification__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#polymart/customer/v1/customer.proto\x12\x14polymart.customer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x02\n\x08\x43ustomer\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x65mail\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07\x63ountry\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07version\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#polymart/customer/v1/customer.proto\x12\x14polymart.customer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a+polymart/notification/v1/notification.proto\"\xa8\x03\n\x08\x43ustomer\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x65mail\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07\x63ountry\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07version\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x36\n\taddresses\x18\t \x03(\x0b\x32\x1d.polymart.customer.v1.AddressB\x04\xe2\x41\x01\x01\x12J\n\x13muted_notifications\x18\n \x03(\x0b\x32\'.polymart.customer.v1.MutedNotificationB\x04\xe2\x41\x01\x01\x12\x1c\n\x0e\x65mail_verified\x18\x0b \x01(\x08\x42\x04\xe2\x41\x01\x03\"\xb1\x01\n\x07\x41\x64\x64ress\x12\x13\n\x05label\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\trecipient\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05lines\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bpostal_code\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08locality\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06region\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ountry_code\x18\x07 \x01(\tB\x04\xe2\x41\x01\x02\"\x99\x01\n\x11MutedNotification\x12\x44\n\x07\x63hannel\x18\x01 \x01(\x0e\x32-.polymart.notification.v1.NotificationChannelB\x04\xe2\x41\x01\x02\x12>\n\x04kind\x18\x02 \x01(\x0e\x32*.polymart.notification.v1.NotificationKindB\x04\xe2\x41\x01\x02\"g\n\x0cPersonalData\x12\x32\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1e.polymart.customer.v1.CustomerH\x00\x12\x1b\n\x11verification_code\x18\x02 \x01(\tH\x00\x42\x06\n\x04\x64\x61tab\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +50,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CUSTOMER'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
   _globals['_CUSTOMER'].fields_by_name['version']._loaded_options = None
   _globals['_CUSTOMER'].fields_by_name['version']._serialized_options = b'\342A\001\003'
-  _globals['_CUSTOMER']._serialized_start=128
-  _globals['_CUSTOMER']._serialized_end=390
+  _globals['_CUSTOMER'].fields_by_name['addresses']._loaded_options = None
+  _globals['_CUSTOMER'].fields_by_name['addresses']._serialized_options = b'\342A\001\001'
+  _globals['_CUSTOMER'].fields_by_name['muted_notifications']._loaded_options = None
+  _globals['_CUSTOMER'].fields_by_name['muted_notifications']._serialized_options = b'\342A\001\001'
+  _globals['_CUSTOMER'].fields_by_name['email_verified']._loaded_options = None
+  _globals['_CUSTOMER'].fields_by_name['email_verified']._serialized_options = b'\342A\001\003'
+  _globals['_ADDRESS'].fields_by_name['label']._loaded_options = None
+  _globals['_ADDRESS'].fields_by_name['label']._serialized_options = b'\342A\001\002'
+  _globals['_ADDRESS'].fields_by_name['recipient']._loaded_options = None
+  _globals['_ADDRESS'].fields_by_name['recipient']._serialized_options = b'\342A\001\001'
+  _globals['_ADDRESS'].fields_by_name['lines']._loaded_options = None
+  _globals['_ADDRESS'].fields_by_name['lines']._serialized_options = b'\342A\001\002'
+  _globals['_ADDRESS'].fields_by_name['postal_code']._loaded_options = None
+  _globals['_ADDRESS'].fields_by_name['postal_code']._serialized_options = b'\342A\001\001'
+  _globals['_ADDRESS'].fields_by_name['locality']._loaded_options = None
+  _globals['_ADDRESS'].fields_by_name['locality']._serialized_options = b'\342A\001\002'
+  _globals['_ADDRESS'].fields_by_name['region']._loaded_options = None
+  _globals['_ADDRESS'].fields_by_name['region']._serialized_options = b'\342A\001\001'
+  _globals['_ADDRESS'].fields_by_name['country_code']._loaded_options = None
+  _globals['_ADDRESS'].fields_by_name['country_code']._serialized_options = b'\342A\001\002'
+  _globals['_MUTEDNOTIFICATION'].fields_by_name['channel']._loaded_options = None
+  _globals['_MUTEDNOTIFICATION'].fields_by_name['channel']._serialized_options = b'\342A\001\002'
+  _globals['_MUTEDNOTIFICATION'].fields_by_name['kind']._loaded_options = None
+  _globals['_MUTEDNOTIFICATION'].fields_by_name['kind']._serialized_options = b'\342A\001\002'
+  _globals['_CUSTOMER']._serialized_start=173
+  _globals['_CUSTOMER']._serialized_end=597
+  _globals['_ADDRESS']._serialized_start=600
+  _globals['_ADDRESS']._serialized_end=777
+  _globals['_MUTEDNOTIFICATION']._serialized_start=780
+  _globals['_MUTEDNOTIFICATION']._serialized_end=933
+  _globals['_PERSONALDATA']._serialized_start=935
+  _globals['_PERSONALDATA']._serialized_end=1038
 # @@protoc_insertion_point(module_scope)

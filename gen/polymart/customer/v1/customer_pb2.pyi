@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from polymart.notification.v1 import notification_pb2 as _notification_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -31,18 +34,25 @@ class Customer(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    MUTED_NOTIFICATIONS_FIELD_NUMBER: _builtins.int
+    EMAIL_VERIFIED_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """Opaque id, 1 to 128 characters. Given by the caller on creation or made by the system (UUIDv7)."""
+    """Opaque id, 1 to 128 characters. Given by the caller on creation or made by the system (UUIDv7). It outlives an
+    erasure in orders and logs: it must not say who the customer is.
+    """
     display_name: _builtins.str
     """What to call them, at most 200 characters."""
     email: _builtins.str
-    """Where to write to; without one nobody is notified."""
+    """Where to write to; without one no e-mails are sent."""
     country: _builtins.str
     """Country name as given, at most 100 characters."""
     etag: _builtins.str
     """Changes with every write; send it back with an update to be sure that nobody came between."""
     version: _builtins.int
     """Counts the writes, from 1."""
+    email_verified: _builtins.bool
+    """Whether the e-mail address was shown to be theirs; false again once it changes."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the customer was registered."""
@@ -50,6 +60,14 @@ class Customer(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the record was last changed."""
+
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Address]:
+        """Postal addresses, at most 20, each with a label of its own."""
+
+    @_builtins.property
+    def muted_notifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___MutedNotification]:
+        """What the customer doesn't want to be told; everything else they are. No kind and channel twice."""
 
     def __init__(
         self,
@@ -62,11 +80,120 @@ class Customer(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         version: _builtins.int = ...,
+        addresses: _abc.Iterable[Global___Address] | None = ...,
+        muted_notifications: _abc.Iterable[Global___MutedNotification] | None = ...,
+        email_verified: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "create_time", b"create_time", "customer_id", b"customer_id", "display_name", b"display_name", "email", b"email", "etag", b"etag", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "country", b"country", "create_time", b"create_time", "customer_id", b"customer_id", "display_name", b"display_name", "email", b"email", "email_verified", b"email_verified", "etag", b"etag", "muted_notifications", b"muted_notifications", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Customer: _TypeAlias = Customer  # noqa: Y015
+
+@_typing.final
+class Address(_message.Message):
+    """Where something can be sent to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    POSTAL_CODE_FIELD_NUMBER: _builtins.int
+    LOCALITY_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    COUNTRY_CODE_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """What the customer calls it, such as "home"; at most 50 characters."""
+    recipient: _builtins.str
+    """Who receives there, at most 200 characters; the customer where empty."""
+    postal_code: _builtins.str
+    """At most 20 characters."""
+    locality: _builtins.str
+    """Town, at most 100 characters."""
+    region: _builtins.str
+    """State or province, at most 100 characters."""
+    country_code: _builtins.str
+    """ISO 3166-1 alpha-2, such as "GB"."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Street and house, as written on a parcel: 1 to 5 lines of at most 200 characters."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        recipient: _builtins.str = ...,
+        lines: _abc.Iterable[_builtins.str] | None = ...,
+        postal_code: _builtins.str = ...,
+        locality: _builtins.str = ...,
+        region: _builtins.str = ...,
+        country_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "label", b"label", "lines", b"lines", "locality", b"locality", "postal_code", b"postal_code", "recipient", b"recipient", "region", b"region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Address: _TypeAlias = Address  # noqa: Y015
+
+@_typing.final
+class MutedNotification(_message.Message):
+    """One kind of notification that is not to come by one channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    channel: _notification_pb2.NotificationChannel.ValueType
+    """The channel."""
+    kind: _notification_pb2.NotificationKind.ValueType
+    """The kind, one that a customer is told unasked."""
+    def __init__(
+        self,
+        *,
+        channel: _notification_pb2.NotificationChannel.ValueType = ...,
+        kind: _notification_pb2.NotificationKind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MutedNotification: _TypeAlias = MutedNotification  # noqa: Y015
+
+@_typing.final
+class PersonalData(_message.Message):
+    """What events carry of a customer, sealed: AES-256-GCM under the customer's own key, the nonce first. Only
+    CustomerService can open it, with OpenPersonalData, and after an erasure nobody can.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_FIELD_NUMBER: _builtins.int
+    VERIFICATION_CODE_FIELD_NUMBER: _builtins.int
+    verification_code: _builtins.str
+    """What proves that an e-mail address is the customer's."""
+    @_builtins.property
+    def customer(self) -> Global___Customer:
+        """The customer as stored."""
+
+    def __init__(
+        self,
+        *,
+        customer: Global___Customer | None = ...,
+        verification_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "data", b"data", "verification_code", b"verification_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "data", b"data", "verification_code", b"verification_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["customer", "verification_code"]  # noqa: Y015
+    _WhichOneofArgType_data: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_data) -> _WhichOneofReturnType_data | None: ...
+
+Global___PersonalData: _TypeAlias = PersonalData  # noqa: Y015

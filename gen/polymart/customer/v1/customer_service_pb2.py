@@ -23,11 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from polymart.customer.v1 import customer_pb2 as polymart_dot_customer_dot_v1_dot_customer__pb2
+from polymart.notification.v1 import notification_pb2 as polymart_dot_notification_dot_v1_dot_notification__pb2
+from polymart.order.v1 import order_pb2 as polymart_dot_order_dot_v1_dot_order__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+polymart/customer/v1/customer_service.proto\x12\x14polymart.customer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a#polymart/customer/v1/customer.proto\"O\n\x15\x43reateCustomerRequest\x12\x36\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1e.polymart.customer.v1.CustomerB\x04\xe2\x41\x01\x02\"/\n\x12GetCustomerRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x86\x01\n\x15UpdateCustomerRequest\x12\x36\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1e.polymart.customer.v1.CustomerB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x32\xa8\x02\n\x0f\x43ustomerService\x12]\n\x0e\x43reateCustomer\x12+.polymart.customer.v1.CreateCustomerRequest\x1a\x1e.polymart.customer.v1.Customer\x12W\n\x0bGetCustomer\x12(.polymart.customer.v1.GetCustomerRequest\x1a\x1e.polymart.customer.v1.Customer\x12]\n\x0eUpdateCustomer\x12+.polymart.customer.v1.UpdateCustomerRequest\x1a\x1e.polymart.customer.v1.Customerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+polymart/customer/v1/customer_service.proto\x12\x14polymart.customer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a#polymart/customer/v1/customer.proto\x1a+polymart/notification/v1/notification.proto\x1a\x1dpolymart/order/v1/order.proto\"O\n\x15\x43reateCustomerRequest\x12\x36\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1e.polymart.customer.v1.CustomerB\x04\xe2\x41\x01\x02\"/\n\x12GetCustomerRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x86\x01\n\x15UpdateCustomerRequest\x12\x36\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1e.polymart.customer.v1.CustomerB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"<\n\x1fRequestEmailVerificationRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"C\n\x12VerifyEmailRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ode\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"2\n\x15\x45xportCustomerRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xbf\x01\n\x16\x45xportCustomerResponse\x12\x32\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1e.polymart.customer.v1.CustomerH\x00\x12)\n\x05order\x18\x02 \x01(\x0b\x32\x18.polymart.order.v1.OrderH\x00\x12>\n\x0cnotification\x18\x03 \x01(\x0b\x32&.polymart.notification.v1.NotificationH\x00\x42\x06\n\x04part\"1\n\x14\x45raseCustomerRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"Q\n\x17OpenPersonalDataRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rpersonal_data\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x32\x97\x06\n\x0f\x43ustomerService\x12]\n\x0e\x43reateCustomer\x12+.polymart.customer.v1.CreateCustomerRequest\x1a\x1e.polymart.customer.v1.Customer\x12W\n\x0bGetCustomer\x12(.polymart.customer.v1.GetCustomerRequest\x1a\x1e.polymart.customer.v1.Customer\x12]\n\x0eUpdateCustomer\x12+.polymart.customer.v1.UpdateCustomerRequest\x1a\x1e.polymart.customer.v1.Customer\x12i\n\x18RequestEmailVerification\x12\x35.polymart.customer.v1.RequestEmailVerificationRequest\x1a\x16.google.protobuf.Empty\x12W\n\x0bVerifyEmail\x12(.polymart.customer.v1.VerifyEmailRequest\x1a\x1e.polymart.customer.v1.Customer\x12m\n\x0e\x45xportCustomer\x12+.polymart.customer.v1.ExportCustomerRequest\x1a,.polymart.customer.v1.ExportCustomerResponse0\x01\x12S\n\rEraseCustomer\x12*.polymart.customer.v1.EraseCustomerRequest\x1a\x16.google.protobuf.Empty\x12\x65\n\x10OpenPersonalData\x12-.polymart.customer.v1.OpenPersonalDataRequest\x1a\".polymart.customer.v1.PersonalDatab\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,12 +45,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['customer']._serialized_options = b'\342A\001\002'
   _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['update_mask']._loaded_options = None
   _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
-  _globals['_CREATECUSTOMERREQUEST']._serialized_start=173
-  _globals['_CREATECUSTOMERREQUEST']._serialized_end=252
-  _globals['_GETCUSTOMERREQUEST']._serialized_start=254
-  _globals['_GETCUSTOMERREQUEST']._serialized_end=301
-  _globals['_UPDATECUSTOMERREQUEST']._serialized_start=304
-  _globals['_UPDATECUSTOMERREQUEST']._serialized_end=438
-  _globals['_CUSTOMERSERVICE']._serialized_start=441
-  _globals['_CUSTOMERSERVICE']._serialized_end=737
+  _globals['_REQUESTEMAILVERIFICATIONREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_REQUESTEMAILVERIFICATIONREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_VERIFYEMAILREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_VERIFYEMAILREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_VERIFYEMAILREQUEST'].fields_by_name['code']._loaded_options = None
+  _globals['_VERIFYEMAILREQUEST'].fields_by_name['code']._serialized_options = b'\342A\001\002'
+  _globals['_EXPORTCUSTOMERREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_EXPORTCUSTOMERREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_ERASECUSTOMERREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_ERASECUSTOMERREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_OPENPERSONALDATAREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_OPENPERSONALDATAREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_OPENPERSONALDATAREQUEST'].fields_by_name['personal_data']._loaded_options = None
+  _globals['_OPENPERSONALDATAREQUEST'].fields_by_name['personal_data']._serialized_options = b'\342A\001\002'
+  _globals['_CREATECUSTOMERREQUEST']._serialized_start=278
+  _globals['_CREATECUSTOMERREQUEST']._serialized_end=357
+  _globals['_GETCUSTOMERREQUEST']._serialized_start=359
+  _globals['_GETCUSTOMERREQUEST']._serialized_end=406
+  _globals['_UPDATECUSTOMERREQUEST']._serialized_start=409
+  _globals['_UPDATECUSTOMERREQUEST']._serialized_end=543
+  _globals['_REQUESTEMAILVERIFICATIONREQUEST']._serialized_start=545
+  _globals['_REQUESTEMAILVERIFICATIONREQUEST']._serialized_end=605
+  _globals['_VERIFYEMAILREQUEST']._serialized_start=607
+  _globals['_VERIFYEMAILREQUEST']._serialized_end=674
+  _globals['_EXPORTCUSTOMERREQUEST']._serialized_start=676
+  _globals['_EXPORTCUSTOMERREQUEST']._serialized_end=726
+  _globals['_EXPORTCUSTOMERRESPONSE']._serialized_start=729
+  _globals['_EXPORTCUSTOMERRESPONSE']._serialized_end=920
+  _globals['_ERASECUSTOMERREQUEST']._serialized_start=922
+  _globals['_ERASECUSTOMERREQUEST']._serialized_end=971
+  _globals['_OPENPERSONALDATAREQUEST']._serialized_start=973
+  _globals['_OPENPERSONALDATAREQUEST']._serialized_end=1054
+  _globals['_CUSTOMERSERVICE']._serialized_start=1057
+  _globals['_CUSTOMERSERVICE']._serialized_end=1848
 # @@protoc_insertion_point(module_scope)

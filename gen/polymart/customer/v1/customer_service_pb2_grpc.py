@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from polymart.customer.v1 import customer_pb2 as polymart_dot_customer_dot_v1_dot_customer__pb2
 from polymart.customer.v1 import customer_service_pb2 as polymart_dot_customer_dot_v1_dot_customer__service__pb2
 
@@ -27,7 +28,7 @@ if _version_not_supported:
 
 
 class CustomerServiceStub:
-    """Customers and their addresses.
+    """Customers, how to reach them, and what they want to be told.
     """
 
     def __init__(self, channel):
@@ -51,21 +52,46 @@ class CustomerServiceStub:
                 request_serializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.UpdateCustomerRequest.SerializeToString,
                 response_deserializer=polymart_dot_customer_dot_v1_dot_customer__pb2.Customer.FromString,
                 _registered_method=True)
+        self.RequestEmailVerification = channel.unary_unary(
+                '/polymart.customer.v1.CustomerService/RequestEmailVerification',
+                request_serializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.RequestEmailVerificationRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.VerifyEmail = channel.unary_unary(
+                '/polymart.customer.v1.CustomerService/VerifyEmail',
+                request_serializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.VerifyEmailRequest.SerializeToString,
+                response_deserializer=polymart_dot_customer_dot_v1_dot_customer__pb2.Customer.FromString,
+                _registered_method=True)
+        self.ExportCustomer = channel.unary_stream(
+                '/polymart.customer.v1.CustomerService/ExportCustomer',
+                request_serializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.ExportCustomerRequest.SerializeToString,
+                response_deserializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.ExportCustomerResponse.FromString,
+                _registered_method=True)
+        self.EraseCustomer = channel.unary_unary(
+                '/polymart.customer.v1.CustomerService/EraseCustomer',
+                request_serializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.EraseCustomerRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.OpenPersonalData = channel.unary_unary(
+                '/polymart.customer.v1.CustomerService/OpenPersonalData',
+                request_serializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.OpenPersonalDataRequest.SerializeToString,
+                response_deserializer=polymart_dot_customer_dot_v1_dot_customer__pb2.PersonalData.FromString,
+                _registered_method=True)
 
 
 class CustomerServiceServicer:
-    """Customers and their addresses.
+    """Customers, how to reach them, and what they want to be told.
     """
 
     def CreateCustomer(self, request, context):
-        """Registers a customer. ALREADY_EXISTS if the id is taken by one that differs.
+        """Registers a customer. ALREADY_EXISTS if the id is taken by one that differs, or by one that was erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCustomer(self, request, context):
-        """Reads one customer. NOT_FOUND if there is none.
+        """Reads one customer. NOT_FOUND if there is none, or none any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +99,43 @@ class CustomerServiceServicer:
 
     def UpdateCustomer(self, request, context):
         """Changes the fields named by the mask. ABORTED if the etag is stale.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestEmailVerification(self, request, context):
+        """Sends a code to the customer's e-mail address, good for a day or until the next one. FAILED_PRECONDITION without an
+        address or if it is verified, RESOURCE_EXHAUSTED within a minute of the last request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyEmail(self, request, context):
+        """Takes the code that was sent. FAILED_PRECONDITION if it isn't the last one, too old, or for another address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportCustomer(self, request, context):
+        """Everything that is known of a customer, over all services: the customer, then every order, then every notification.
+        UNAVAILABLE rather than incomplete where one of them can't be asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseCustomer(self, request, context):
+        """Forgets a customer for good. Orders and payments stay, under an id that is nobody's. Erasing again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenPersonalData(self, request, context):
+        """Opens what an event carries of a customer. NOT_FOUND once the customer is erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +159,31 @@ def add_CustomerServiceServicer_to_server(servicer, server):
                     request_deserializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.UpdateCustomerRequest.FromString,
                     response_serializer=polymart_dot_customer_dot_v1_dot_customer__pb2.Customer.SerializeToString,
             ),
+            'RequestEmailVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestEmailVerification,
+                    request_deserializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.RequestEmailVerificationRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'VerifyEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyEmail,
+                    request_deserializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.VerifyEmailRequest.FromString,
+                    response_serializer=polymart_dot_customer_dot_v1_dot_customer__pb2.Customer.SerializeToString,
+            ),
+            'ExportCustomer': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportCustomer,
+                    request_deserializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.ExportCustomerRequest.FromString,
+                    response_serializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.ExportCustomerResponse.SerializeToString,
+            ),
+            'EraseCustomer': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseCustomer,
+                    request_deserializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.EraseCustomerRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'OpenPersonalData': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenPersonalData,
+                    request_deserializer=polymart_dot_customer_dot_v1_dot_customer__service__pb2.OpenPersonalDataRequest.FromString,
+                    response_serializer=polymart_dot_customer_dot_v1_dot_customer__pb2.PersonalData.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'polymart.customer.v1.CustomerService', rpc_method_handlers)
@@ -105,7 +193,7 @@ def add_CustomerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CustomerService:
-    """Customers and their addresses.
+    """Customers, how to reach them, and what they want to be told.
     """
 
     @staticmethod
@@ -179,6 +267,141 @@ class CustomerService:
             '/polymart.customer.v1.CustomerService/UpdateCustomer',
             polymart_dot_customer_dot_v1_dot_customer__service__pb2.UpdateCustomerRequest.SerializeToString,
             polymart_dot_customer_dot_v1_dot_customer__pb2.Customer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestEmailVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.customer.v1.CustomerService/RequestEmailVerification',
+            polymart_dot_customer_dot_v1_dot_customer__service__pb2.RequestEmailVerificationRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.customer.v1.CustomerService/VerifyEmail',
+            polymart_dot_customer_dot_v1_dot_customer__service__pb2.VerifyEmailRequest.SerializeToString,
+            polymart_dot_customer_dot_v1_dot_customer__pb2.Customer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCustomer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/polymart.customer.v1.CustomerService/ExportCustomer',
+            polymart_dot_customer_dot_v1_dot_customer__service__pb2.ExportCustomerRequest.SerializeToString,
+            polymart_dot_customer_dot_v1_dot_customer__service__pb2.ExportCustomerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseCustomer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.customer.v1.CustomerService/EraseCustomer',
+            polymart_dot_customer_dot_v1_dot_customer__service__pb2.EraseCustomerRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenPersonalData(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.customer.v1.CustomerService/OpenPersonalData',
+            polymart_dot_customer_dot_v1_dot_customer__service__pb2.OpenPersonalDataRequest.SerializeToString,
+            polymart_dot_customer_dot_v1_dot_customer__pb2.PersonalData.FromString,
             options,
             channel_credentials,
             insecure,

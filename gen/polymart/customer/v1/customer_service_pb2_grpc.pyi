@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from polymart.customer.v1 import customer_pb2 as _customer_pb2
 from polymart.customer.v1 import customer_service_pb2 as _customer_service_pb2
@@ -28,33 +29,61 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CustomerServiceStub:
-    """Customers and their addresses."""
+    """Customers, how to reach them, and what they want to be told."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CustomerServiceAsyncStub: ...
     CreateCustomer: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.CreateCustomerRequest, _customer_pb2.Customer]
-    """Registers a customer. ALREADY_EXISTS if the id is taken by one that differs."""
+    """Registers a customer. ALREADY_EXISTS if the id is taken by one that differs, or by one that was erased."""
     GetCustomer: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.GetCustomerRequest, _customer_pb2.Customer]
-    """Reads one customer. NOT_FOUND if there is none."""
+    """Reads one customer. NOT_FOUND if there is none, or none any more."""
     UpdateCustomer: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.UpdateCustomerRequest, _customer_pb2.Customer]
     """Changes the fields named by the mask. ABORTED if the etag is stale."""
+    RequestEmailVerification: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.RequestEmailVerificationRequest, _empty_pb2.Empty]
+    """Sends a code to the customer's e-mail address, good for a day or until the next one. FAILED_PRECONDITION without an
+    address or if it is verified, RESOURCE_EXHAUSTED within a minute of the last request.
+    """
+    VerifyEmail: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.VerifyEmailRequest, _customer_pb2.Customer]
+    """Takes the code that was sent. FAILED_PRECONDITION if it isn't the last one, too old, or for another address."""
+    ExportCustomer: _grpc.UnaryStreamMultiCallable[_customer_service_pb2.ExportCustomerRequest, _customer_service_pb2.ExportCustomerResponse]
+    """Everything that is known of a customer, over all services: the customer, then every order, then every notification.
+    UNAVAILABLE rather than incomplete where one of them can't be asked.
+    """
+    EraseCustomer: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.EraseCustomerRequest, _empty_pb2.Empty]
+    """Forgets a customer for good. Orders and payments stay, under an id that is nobody's. Erasing again changes nothing."""
+    OpenPersonalData: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.OpenPersonalDataRequest, _customer_pb2.PersonalData]
+    """Opens what an event carries of a customer. NOT_FOUND once the customer is erased."""
 
 @_typing.type_check_only
 class CustomerServiceAsyncStub(CustomerServiceStub):
-    """Customers and their addresses."""
+    """Customers, how to reach them, and what they want to be told."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCustomer: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.CreateCustomerRequest, _customer_pb2.Customer]  # type: ignore[assignment]
-    """Registers a customer. ALREADY_EXISTS if the id is taken by one that differs."""
+    """Registers a customer. ALREADY_EXISTS if the id is taken by one that differs, or by one that was erased."""
     GetCustomer: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.GetCustomerRequest, _customer_pb2.Customer]  # type: ignore[assignment]
-    """Reads one customer. NOT_FOUND if there is none."""
+    """Reads one customer. NOT_FOUND if there is none, or none any more."""
     UpdateCustomer: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.UpdateCustomerRequest, _customer_pb2.Customer]  # type: ignore[assignment]
     """Changes the fields named by the mask. ABORTED if the etag is stale."""
+    RequestEmailVerification: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.RequestEmailVerificationRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Sends a code to the customer's e-mail address, good for a day or until the next one. FAILED_PRECONDITION without an
+    address or if it is verified, RESOURCE_EXHAUSTED within a minute of the last request.
+    """
+    VerifyEmail: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.VerifyEmailRequest, _customer_pb2.Customer]  # type: ignore[assignment]
+    """Takes the code that was sent. FAILED_PRECONDITION if it isn't the last one, too old, or for another address."""
+    ExportCustomer: _aio.UnaryStreamMultiCallable[_customer_service_pb2.ExportCustomerRequest, _customer_service_pb2.ExportCustomerResponse]  # type: ignore[assignment]
+    """Everything that is known of a customer, over all services: the customer, then every order, then every notification.
+    UNAVAILABLE rather than incomplete where one of them can't be asked.
+    """
+    EraseCustomer: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.EraseCustomerRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Forgets a customer for good. Orders and payments stay, under an id that is nobody's. Erasing again changes nothing."""
+    OpenPersonalData: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.OpenPersonalDataRequest, _customer_pb2.PersonalData]  # type: ignore[assignment]
+    """Opens what an event carries of a customer. NOT_FOUND once the customer is erased."""
 
 class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Customers and their addresses."""
+    """Customers, how to reach them, and what they want to be told."""
 
     @_abc_1.abstractmethod
     def CreateCustomer(
@@ -62,7 +91,7 @@ class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _customer_service_pb2.CreateCustomerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_customer_pb2.Customer, _abc.Awaitable[_customer_pb2.Customer]]:
-        """Registers a customer. ALREADY_EXISTS if the id is taken by one that differs."""
+        """Registers a customer. ALREADY_EXISTS if the id is taken by one that differs, or by one that was erased."""
 
     @_abc_1.abstractmethod
     def GetCustomer(
@@ -70,7 +99,7 @@ class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _customer_service_pb2.GetCustomerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_customer_pb2.Customer, _abc.Awaitable[_customer_pb2.Customer]]:
-        """Reads one customer. NOT_FOUND if there is none."""
+        """Reads one customer. NOT_FOUND if there is none, or none any more."""
 
     @_abc_1.abstractmethod
     def UpdateCustomer(
@@ -79,5 +108,49 @@ class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_customer_pb2.Customer, _abc.Awaitable[_customer_pb2.Customer]]:
         """Changes the fields named by the mask. ABORTED if the etag is stale."""
+
+    @_abc_1.abstractmethod
+    def RequestEmailVerification(
+        self,
+        request: _customer_service_pb2.RequestEmailVerificationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Sends a code to the customer's e-mail address, good for a day or until the next one. FAILED_PRECONDITION without an
+        address or if it is verified, RESOURCE_EXHAUSTED within a minute of the last request.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyEmail(
+        self,
+        request: _customer_service_pb2.VerifyEmailRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.Customer, _abc.Awaitable[_customer_pb2.Customer]]:
+        """Takes the code that was sent. FAILED_PRECONDITION if it isn't the last one, too old, or for another address."""
+
+    @_abc_1.abstractmethod
+    def ExportCustomer(
+        self,
+        request: _customer_service_pb2.ExportCustomerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_customer_service_pb2.ExportCustomerResponse], _abc.AsyncIterator[_customer_service_pb2.ExportCustomerResponse]]:
+        """Everything that is known of a customer, over all services: the customer, then every order, then every notification.
+        UNAVAILABLE rather than incomplete where one of them can't be asked.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseCustomer(
+        self,
+        request: _customer_service_pb2.EraseCustomerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Forgets a customer for good. Orders and payments stay, under an id that is nobody's. Erasing again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def OpenPersonalData(
+        self,
+        request: _customer_service_pb2.OpenPersonalDataRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.PersonalData, _abc.Awaitable[_customer_pb2.PersonalData]]:
+        """Opens what an event carries of a customer. NOT_FOUND once the customer is erased."""
 
 def add_CustomerServiceServicer_to_server(servicer: CustomerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

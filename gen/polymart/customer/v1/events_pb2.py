@@ -22,18 +22,22 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from polymart.customer.v1 import customer_pb2 as polymart_dot_customer_dot_v1_dot_customer__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polymart/customer/v1/events.proto\x12\x14polymart.customer.v1\x1a#polymart/customer/v1/customer.proto\"F\n\x12\x43ustomerRegistered\x12\x30\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1e.polymart.customer.v1.Customer\"C\n\x0f\x43ustomerUpdated\x12\x30\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1e.polymart.customer.v1.Customerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polymart/customer/v1/events.proto\x12\x14polymart.customer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"d\n\x12\x43ustomerRegistered\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x11\n\thas_email\x18\x03 \x01(\x08\x12\x15\n\rpersonal_data\x18\x04 \x01(\x0c\"a\n\x0f\x43ustomerUpdated\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x11\n\thas_email\x18\x03 \x01(\x08\x12\x15\n\rpersonal_data\x18\x04 \x01(\x0c\"\x92\x01\n\x1a\x45mailVerificationRequested\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x17\n\x0fverification_id\x18\x02 \x01(\t\x12\x15\n\rpersonal_data\x18\x03 \x01(\x0c\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"6\n\x0e\x43ustomerErased\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polymart.customer.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CUSTOMERREGISTERED']._serialized_start=96
-  _globals['_CUSTOMERREGISTERED']._serialized_end=166
-  _globals['_CUSTOMERUPDATED']._serialized_start=168
-  _globals['_CUSTOMERUPDATED']._serialized_end=235
+  _globals['_CUSTOMERREGISTERED']._serialized_start=92
+  _globals['_CUSTOMERREGISTERED']._serialized_end=192
+  _globals['_CUSTOMERUPDATED']._serialized_start=194
+  _globals['_CUSTOMERUPDATED']._serialized_end=291
+  _globals['_EMAILVERIFICATIONREQUESTED']._serialized_start=294
+  _globals['_EMAILVERIFICATIONREQUESTED']._serialized_end=440
+  _globals['_CUSTOMERERASED']._serialized_start=442
+  _globals['_CUSTOMERERASED']._serialized_end=496
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from polymart.customer.v1 import customer_pb2 as _customer_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -23,19 +23,29 @@ class CustomerRegistered(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CUSTOMER_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def customer(self) -> _customer_pb2.Customer:
-        """The customer as stored, with its version."""
-
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    HAS_EMAIL_FIELD_NUMBER: _builtins.int
+    PERSONAL_DATA_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Who."""
+    version: _builtins.int
+    """The version of the record, from 1."""
+    has_email: _builtins.bool
+    """Whether there is an e-mail address."""
+    personal_data: _builtins.bytes
+    """The customer as stored: a sealed PersonalData."""
     def __init__(
         self,
         *,
-        customer: _customer_pb2.Customer | None = ...,
+        customer_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        has_email: _builtins.bool = ...,
+        personal_data: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "has_email", b"has_email", "personal_data", b"personal_data", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -47,20 +57,94 @@ class CustomerUpdated(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CUSTOMER_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def customer(self) -> _customer_pb2.Customer:
-        """The customer as stored, with its version."""
-
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    HAS_EMAIL_FIELD_NUMBER: _builtins.int
+    PERSONAL_DATA_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Who."""
+    version: _builtins.int
+    """The version of the record."""
+    has_email: _builtins.bool
+    """Whether there is an e-mail address."""
+    personal_data: _builtins.bytes
+    """The customer as stored: a sealed PersonalData."""
     def __init__(
         self,
         *,
-        customer: _customer_pb2.Customer | None = ...,
+        customer_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        has_email: _builtins.bool = ...,
+        personal_data: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "has_email", b"has_email", "personal_data", b"personal_data", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CustomerUpdated: _TypeAlias = CustomerUpdated  # noqa: Y015
+
+@_typing.final
+class EmailVerificationRequested(_message.Message):
+    """Somebody is to show that a customer's e-mail address is theirs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    VERIFICATION_ID_FIELD_NUMBER: _builtins.int
+    PERSONAL_DATA_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Who."""
+    verification_id: _builtins.str
+    """This request."""
+    personal_data: _builtins.bytes
+    """The code to give to VerifyEmail: a sealed PersonalData."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when the code is good."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        verification_id: _builtins.str = ...,
+        personal_data: _builtins.bytes = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "expire_time", b"expire_time", "personal_data", b"personal_data", "verification_id", b"verification_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmailVerificationRequested: _TypeAlias = EmailVerificationRequested  # noqa: Y015
+
+@_typing.final
+class CustomerErased(_message.Message):
+    """A customer was erased: nothing personal is kept of them, and what was sealed stays so. Whoever derived something from
+    their record drops it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Who it was."""
+    version: _builtins.int
+    """The version of what is left of the record."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomerErased: _TypeAlias = CustomerErased  # noqa: Y015

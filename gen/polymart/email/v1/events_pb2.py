@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolymart/email/v1/events.proto\x12\x11polymart.email.v1\"?\n\x13NotificationSending\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"P\n\x10NotificationSent\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x12\n\nmessage_id\x18\x03 \x01(\t\"N\n\x12NotificationFailed\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolymart/email/v1/events.proto\x12\x11polymart.email.v1\"?\n\x13NotificationSending\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"P\n\x10NotificationSent\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x12\n\nmessage_id\x18\x03 \x01(\t\"N\n\x12NotificationFailed\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\"=\n\x11NotificationMuted\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,4 +37,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NOTIFICATIONSENT']._serialized_end=198
   _globals['_NOTIFICATIONFAILED']._serialized_start=200
   _globals['_NOTIFICATIONFAILED']._serialized_end=278
+  _globals['_NOTIFICATIONMUTED']._serialized_start=280
+  _globals['_NOTIFICATIONMUTED']._serialized_end=341
 # @@protoc_insertion_point(module_scope)

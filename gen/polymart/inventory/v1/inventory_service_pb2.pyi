@@ -33,7 +33,7 @@ class SetStockRequest(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that makes the call repeatable: the same id has no effect twice."""
+    """A UUID that makes the call repeatable: the same id has no effect twice within 30 days."""
     @_builtins.property
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockCount]:
         """The levels to set: 1 to 2,000, each SKU once a location."""
@@ -115,7 +115,7 @@ class AdjustStockRequest(_message.Message):
     ADJUSTMENTS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that makes the call repeatable: the same id has no effect twice."""
+    """A UUID that makes the call repeatable: the same id has no effect twice within 30 days."""
     @_builtins.property
     def adjustments(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockAdjustment]:
         """The changes: 1 to 2,000, each SKU once a location."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from polymart.notification.v1 import notification_pb2 as polymart_dot_notification_dot_v1_dot_notification__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%polymart/notification/v1/events.proto\x12\x18polymart.notification.v1\x1a+polymart/notification/v1/notification.proto\"S\n\x13NotificationCreated\x12<\n\x0cnotification\x18\x01 \x01(\x0b\x32&.polymart.notification.v1.Notificationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%polymart/notification/v1/events.proto\x12\x18polymart.notification.v1\x1a+polymart/notification/v1/notification.proto\"S\n\x13NotificationCreated\x12<\n\x0cnotification\x18\x01 \x01(\x0b\x32&.polymart.notification.v1.Notification\"S\n\x13NotificationRetried\x12<\n\x0cnotification\x18\x01 \x01(\x0b\x32&.polymart.notification.v1.Notificationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,4 +34,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NOTIFICATIONCREATED']._serialized_start=112
   _globals['_NOTIFICATIONCREATED']._serialized_end=195
+  _globals['_NOTIFICATIONRETRIED']._serialized_start=197
+  _globals['_NOTIFICATIONRETRIED']._serialized_end=280
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,10 @@ class _NotificationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Noti
     """The order was rejected."""
     NOTIFICATION_KIND_ORDER_CANCELLED: _NotificationKind.ValueType  # 4
     """The order was cancelled."""
+    NOTIFICATION_KIND_EMAIL_VERIFICATION: _NotificationKind.ValueType  # 5
+    """A code that shows whose an e-mail address is."""
+    NOTIFICATION_KIND_LOW_STOCK: _NotificationKind.ValueType  # 6
+    """A SKU runs low; for the merchant."""
 
 class NotificationKind(_NotificationKind, metaclass=_NotificationKindEnumTypeWrapper):
     """What a notification is about."""
@@ -51,7 +55,31 @@ NOTIFICATION_KIND_ORDER_REJECTED: NotificationKind.ValueType  # 3
 """The order was rejected."""
 NOTIFICATION_KIND_ORDER_CANCELLED: NotificationKind.ValueType  # 4
 """The order was cancelled."""
+NOTIFICATION_KIND_EMAIL_VERIFICATION: NotificationKind.ValueType  # 5
+"""A code that shows whose an e-mail address is."""
+NOTIFICATION_KIND_LOW_STOCK: NotificationKind.ValueType  # 6
+"""A SKU runs low; for the merchant."""
 Global___NotificationKind: _TypeAlias = NotificationKind  # noqa: Y015
+
+class _NotificationChannel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NotificationChannelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NotificationChannel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NOTIFICATION_CHANNEL_UNSPECIFIED: _NotificationChannel.ValueType  # 0
+    """Never sent."""
+    NOTIFICATION_CHANNEL_EMAIL: _NotificationChannel.ValueType  # 1
+    """An e-mail."""
+
+class NotificationChannel(_NotificationChannel, metaclass=_NotificationChannelEnumTypeWrapper):
+    """How a notification reaches somebody."""
+
+NOTIFICATION_CHANNEL_UNSPECIFIED: NotificationChannel.ValueType  # 0
+"""Never sent."""
+NOTIFICATION_CHANNEL_EMAIL: NotificationChannel.ValueType  # 1
+"""An e-mail."""
+Global___NotificationChannel: _TypeAlias = NotificationChannel  # noqa: Y015
 
 class _NotificationStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -66,9 +94,9 @@ class _NotificationStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_No
     NOTIFICATION_STATUS_IN_PROGRESS: _NotificationStatus.ValueType  # 2
     """Being delivered."""
     NOTIFICATION_STATUS_PROCESSED: _NotificationStatus.ValueType  # 3
-    """Delivered."""
+    """Delivered, or not wanted."""
     NOTIFICATION_STATUS_FAILED: _NotificationStatus.ValueType  # 4
-    """Can't be delivered."""
+    """Can't be delivered; an operator may have it tried again."""
 
 class NotificationStatus(_NotificationStatus, metaclass=_NotificationStatusEnumTypeWrapper):
     """The life of a notification."""
@@ -80,14 +108,14 @@ NOTIFICATION_STATUS_NEW: NotificationStatus.ValueType  # 1
 NOTIFICATION_STATUS_IN_PROGRESS: NotificationStatus.ValueType  # 2
 """Being delivered."""
 NOTIFICATION_STATUS_PROCESSED: NotificationStatus.ValueType  # 3
-"""Delivered."""
+"""Delivered, or not wanted."""
 NOTIFICATION_STATUS_FAILED: NotificationStatus.ValueType  # 4
-"""Can't be delivered."""
+"""Can't be delivered; an operator may have it tried again."""
 Global___NotificationStatus: _TypeAlias = NotificationStatus  # noqa: Y015
 
 @_typing.final
 class Notification(_message.Message):
-    """Something a customer is told."""
+    """Something a customer or the merchant is told."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -101,10 +129,15 @@ class Notification(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    MUTED_FIELD_NUMBER: _builtins.int
     notification_id: _builtins.str
     """UUID, derived from what it is about: the same fact never makes two."""
     customer_id: _builtins.str
-    """Who is told."""
+    """Who is told; empty for the merchant."""
     kind: Global___NotificationKind.ValueType
     """What about."""
     status: Global___NotificationStatus.ValueType
@@ -112,9 +145,13 @@ class Notification(_message.Message):
     failure: _builtins.str
     """Why it failed; otherwise empty."""
     message_id: _builtins.str
-    """Message-ID of the e-mail, once one was sent."""
+    """Message-ID of the e-mail, once one was sent; the same in every attempt."""
     attempt: _builtins.int
-    """The delivery attempt that the status belongs to, from 1; 0 while NEW."""
+    """The delivery attempt that the status belongs to, from 1; 0 before the first."""
+    number: _builtins.int
+    """Its place among all that this customer was told: grows with each, with gaps."""
+    muted: _builtins.bool
+    """PROCESSED without an e-mail, because it isn't wanted by e-mail."""
     @_builtins.property
     def content(self) -> Global___NotificationContent:
         """What its text is made of."""
@@ -126,6 +163,18 @@ class Notification(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the attempt became IN_PROGRESS."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it became PROCESSED or FAILED."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first marked as read; unset while it is unread."""
 
     def __init__(
         self,
@@ -140,10 +189,15 @@ class Notification(_message.Message):
         attempt: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        number: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+        muted: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time", "end_time", b"end_time", "read_time", b"read_time", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "content", b"content", "create_time", b"create_time", "customer_id", b"customer_id", "failure", b"failure", "kind", b"kind", "message_id", b"message_id", "notification_id", b"notification_id", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "content", b"content", "create_time", b"create_time", "customer_id", b"customer_id", "end_time", b"end_time", "failure", b"failure", "kind", b"kind", "message_id", b"message_id", "muted", b"muted", "notification_id", b"notification_id", "number", b"number", "read_time", b"read_time", "start_time", b"start_time", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,12 +214,17 @@ class NotificationContent(_message.Message):
     LINE_COUNT_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    PERSONAL_DATA_FIELD_NUMBER: _builtins.int
+    LOW_STOCK_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order it is about; empty where it isn't about one."""
     line_count: _builtins.int
     """Number of lines of the order."""
     failure: _builtins.str
     """Why an order was rejected or cancelled, for people."""
+    personal_data: _builtins.bytes
+    """What only the customer may read, a sealed polymart.customer.v1.PersonalData: the code of an e-mail verification."""
     @_builtins.property
     def total(self) -> _money_pb2.Money:
         """The order's total."""
@@ -173,6 +232,14 @@ class NotificationContent(_message.Message):
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___NotificationLine]:
         """The first lines of a confirmed order, ten at most."""
+
+    @_builtins.property
+    def low_stock(self) -> Global___LowStock:
+        """What runs low, in a notification of the merchant."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when it matters; unset where that doesn't end."""
 
     def __init__(
         self,
@@ -182,14 +249,47 @@ class NotificationContent(_message.Message):
         line_count: _builtins.int = ...,
         lines: _abc.Iterable[Global___NotificationLine] | None = ...,
         failure: _builtins.str = ...,
+        personal_data: _builtins.bytes = ...,
+        low_stock: Global___LowStock | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "low_stock", b"low_stock", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "line_count", b"line_count", "lines", b"lines", "order_id", b"order_id", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "failure", b"failure", "line_count", b"line_count", "lines", b"lines", "low_stock", b"low_stock", "order_id", b"order_id", "personal_data", b"personal_data", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NotificationContent: _TypeAlias = NotificationContent  # noqa: Y015
+
+@_typing.final
+class LowStock(_message.Message):
+    """A SKU of which little is left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKU_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    sku: _builtins.str
+    """The SKU."""
+    available: _builtins.int
+    """Units available."""
+    threshold: _builtins.int
+    """With this many available or fewer the SKU is low."""
+    def __init__(
+        self,
+        *,
+        sku: _builtins.str = ...,
+        available: _builtins.int = ...,
+        threshold: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "sku", b"sku", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LowStock: _TypeAlias = LowStock  # noqa: Y015
 
 @_typing.final
 class NotificationLine(_message.Message):

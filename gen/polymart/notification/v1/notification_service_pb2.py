@@ -27,7 +27,7 @@ from google.api import field_info_pb2 as google_dot_api_dot_field__info__pb2
 from polymart.notification.v1 import notification_pb2 as polymart_dot_notification_dot_v1_dot_notification__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3polymart/notification/v1/notification_service.proto\x12\x18polymart.notification.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a+polymart/notification/v1/notification.proto\"?\n\x16GetNotificationRequest\x12%\n\x0fnotification_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"\xc4\x01\n\x18ListNotificationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x42\n\x06status\x18\x05 \x01(\x0e\x32,.polymart.notification.v1.NotificationStatusB\x04\xe2\x41\x01\x01\"s\n\x19ListNotificationsResponse\x12=\n\rnotifications\x18\x01 \x03(\x0b\x32&.polymart.notification.v1.Notification\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x80\x02\n\x13NotificationService\x12k\n\x0fGetNotification\x12\x30.polymart.notification.v1.GetNotificationRequest\x1a&.polymart.notification.v1.Notification\x12|\n\x11ListNotifications\x12\x32.polymart.notification.v1.ListNotificationsRequest\x1a\x33.polymart.notification.v1.ListNotificationsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3polymart/notification/v1/notification_service.proto\x12\x18polymart.notification.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a+polymart/notification/v1/notification.proto\"?\n\x16GetNotificationRequest\x12%\n\x0fnotification_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"\x9a\x02\n\x18ListNotificationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x42\n\x06status\x18\x05 \x01(\x0e\x32,.polymart.notification.v1.NotificationStatusB\x04\xe2\x41\x01\x01\x12>\n\x04kind\x18\x06 \x01(\x0e\x32*.polymart.notification.v1.NotificationKindB\x04\xe2\x41\x01\x01\x12\x14\n\x06unread\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\"s\n\x19ListNotificationsResponse\x12=\n\rnotifications\x18\x01 \x03(\x0b\x32&.polymart.notification.v1.Notification\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"T\n\x0fMarkReadRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12&\n\x10notification_ids\x18\x02 \x03(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"Q\n\x10MarkReadResponse\x12=\n\rnotifications\x18\x01 \x03(\x0b\x32&.polymart.notification.v1.Notification\"h\n\x19WatchNotificationsRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1f\n\x0c\x61\x66ter_number\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x0f\n\r_after_number\"A\n\x18RetryNotificationRequest\x12%\n\x0fnotification_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x32\xc9\x04\n\x13NotificationService\x12k\n\x0fGetNotification\x12\x30.polymart.notification.v1.GetNotificationRequest\x1a&.polymart.notification.v1.Notification\x12|\n\x11ListNotifications\x12\x32.polymart.notification.v1.ListNotificationsRequest\x1a\x33.polymart.notification.v1.ListNotificationsResponse\x12\x61\n\x08MarkRead\x12).polymart.notification.v1.MarkReadRequest\x1a*.polymart.notification.v1.MarkReadResponse\x12s\n\x12WatchNotifications\x12\x33.polymart.notification.v1.WatchNotificationsRequest\x1a&.polymart.notification.v1.Notification0\x01\x12o\n\x11RetryNotification\x12\x32.polymart.notification.v1.RetryNotificationRequest\x1a&.polymart.notification.v1.Notificationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,12 +46,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['order_id']._serialized_options = b'\342A\001\001'
   _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['status']._loaded_options = None
   _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['status']._serialized_options = b'\342A\001\001'
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['kind']._loaded_options = None
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['kind']._serialized_options = b'\342A\001\001'
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['unread']._loaded_options = None
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['unread']._serialized_options = b'\342A\001\001'
+  _globals['_MARKREADREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_MARKREADREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\001'
+  _globals['_MARKREADREQUEST'].fields_by_name['notification_ids']._loaded_options = None
+  _globals['_MARKREADREQUEST'].fields_by_name['notification_ids']._serialized_options = b'\342A\001\002\342\214\317\327\010\002\010\001'
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['after_number']._loaded_options = None
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['after_number']._serialized_options = b'\342A\001\001'
+  _globals['_RETRYNOTIFICATIONREQUEST'].fields_by_name['notification_id']._loaded_options = None
+  _globals['_RETRYNOTIFICATIONREQUEST'].fields_by_name['notification_id']._serialized_options = b'\342A\001\002\342\214\317\327\010\002\010\001'
   _globals['_GETNOTIFICATIONREQUEST']._serialized_start=188
   _globals['_GETNOTIFICATIONREQUEST']._serialized_end=251
   _globals['_LISTNOTIFICATIONSREQUEST']._serialized_start=254
-  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=450
-  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=452
-  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=567
-  _globals['_NOTIFICATIONSERVICE']._serialized_start=570
-  _globals['_NOTIFICATIONSERVICE']._serialized_end=826
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=536
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=538
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=653
+  _globals['_MARKREADREQUEST']._serialized_start=655
+  _globals['_MARKREADREQUEST']._serialized_end=739
+  _globals['_MARKREADRESPONSE']._serialized_start=741
+  _globals['_MARKREADRESPONSE']._serialized_end=822
+  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_start=824
+  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_end=928
+  _globals['_RETRYNOTIFICATIONREQUEST']._serialized_start=930
+  _globals['_RETRYNOTIFICATIONREQUEST']._serialized_end=995
+  _globals['_NOTIFICATIONSERVICE']._serialized_start=998
+  _globals['_NOTIFICATIONSERVICE']._serialized_end=1583
 # @@protoc_insertion_point(module_scope)

@@ -52,6 +52,8 @@ class ListNotificationsRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     ORDER_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    UNREAD_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many, 50 if 0, never over 500."""
     page_token: _builtins.str
@@ -62,6 +64,10 @@ class ListNotificationsRequest(_message.Message):
     """Only those about this order."""
     status: _notification_pb2.NotificationStatus.ValueType
     """Only those in this status."""
+    kind: _notification_pb2.NotificationKind.ValueType
+    """Only those of this kind."""
+    unread: _builtins.bool
+    """Only those that nobody marked as read."""
     def __init__(
         self,
         *,
@@ -70,10 +76,12 @@ class ListNotificationsRequest(_message.Message):
         customer_id: _builtins.str = ...,
         order_id: _builtins.str = ...,
         status: _notification_pb2.NotificationStatus.ValueType = ...,
+        kind: _notification_pb2.NotificationKind.ValueType = ...,
+        unread: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "kind", b"kind", "order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "unread", b"unread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -106,3 +114,105 @@ class ListNotificationsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListNotificationsResponse: _TypeAlias = ListNotificationsResponse  # noqa: Y015
+
+@_typing.final
+class MarkReadRequest(_message.Message):
+    """Request of MarkRead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    NOTIFICATION_IDS_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Whose they are; empty for the merchant's."""
+    @_builtins.property
+    def notification_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which, 1 to 500."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        notification_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "notification_ids", b"notification_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkReadRequest: _TypeAlias = MarkReadRequest  # noqa: Y015
+
+@_typing.final
+class MarkReadResponse(_message.Message):
+    """Response of MarkRead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notifications(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Notification]:
+        """They, as stored now, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        notifications: _abc.Iterable[_notification_pb2.Notification] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notifications", b"notifications"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkReadResponse: _TypeAlias = MarkReadResponse  # noqa: Y015
+
+@_typing.final
+class WatchNotificationsRequest(_message.Message):
+    """Request of WatchNotifications."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    AFTER_NUMBER_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Whose; empty for the merchant's."""
+    after_number: _builtins.int
+    """Those with a higher number, 0 for all there ever were; only those to come if unset."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        after_number: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_number", b"_after_number", "after_number", b"after_number"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_number", b"_after_number", "after_number", b"after_number", "customer_id", b"customer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after_number: _TypeAlias = _typing.Literal["after_number"]  # noqa: Y015
+    _WhichOneofArgType__after_number: _TypeAlias = _typing.Literal["_after_number", b"_after_number"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_number) -> _WhichOneofReturnType__after_number | None: ...
+
+Global___WatchNotificationsRequest: _TypeAlias = WatchNotificationsRequest  # noqa: Y015
+
+@_typing.final
+class RetryNotificationRequest(_message.Message):
+    """Request of RetryNotification."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
+    notification_id: _builtins.str
+    """The notification's id."""
+    def __init__(
+        self,
+        *,
+        notification_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notification_id", b"notification_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryNotificationRequest: _TypeAlias = RetryNotificationRequest  # noqa: Y015

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class NotificationServiceStub:
-    """What customers were told, and whether it reached them.
+    """What customers and the merchant were told, whether it reached them, and whether they read it.
     """
 
     def __init__(self, channel):
@@ -46,10 +46,25 @@ class NotificationServiceStub:
                 request_serializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.ListNotificationsRequest.SerializeToString,
                 response_deserializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.ListNotificationsResponse.FromString,
                 _registered_method=True)
+        self.MarkRead = channel.unary_unary(
+                '/polymart.notification.v1.NotificationService/MarkRead',
+                request_serializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.MarkReadRequest.SerializeToString,
+                response_deserializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.MarkReadResponse.FromString,
+                _registered_method=True)
+        self.WatchNotifications = channel.unary_stream(
+                '/polymart.notification.v1.NotificationService/WatchNotifications',
+                request_serializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.WatchNotificationsRequest.SerializeToString,
+                response_deserializer=polymart_dot_notification_dot_v1_dot_notification__pb2.Notification.FromString,
+                _registered_method=True)
+        self.RetryNotification = channel.unary_unary(
+                '/polymart.notification.v1.NotificationService/RetryNotification',
+                request_serializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.RetryNotificationRequest.SerializeToString,
+                response_deserializer=polymart_dot_notification_dot_v1_dot_notification__pb2.Notification.FromString,
+                _registered_method=True)
 
 
 class NotificationServiceServicer:
-    """What customers were told, and whether it reached them.
+    """What customers and the merchant were told, whether it reached them, and whether they read it.
     """
 
     def GetNotification(self, request, context):
@@ -61,6 +76,28 @@ class NotificationServiceServicer:
 
     def ListNotifications(self, request, context):
         """Lists notifications, newest first, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MarkRead(self, request, context):
+        """Marks notifications as read. Those that were read keep their time. NOT_FOUND, and nothing marked, if one of them isn't
+        this customer's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchNotifications(self, request, context):
+        """Streams a customer's new notifications, for as long as the caller listens. After a break go on with after_number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryNotification(self, request, context):
+        """Has a FAILED one delivered after all: a new attempt, with the same Message-ID. FAILED_PRECONDITION if it isn't FAILED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,6 +116,21 @@ def add_NotificationServiceServicer_to_server(servicer, server):
                     request_deserializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.ListNotificationsRequest.FromString,
                     response_serializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.ListNotificationsResponse.SerializeToString,
             ),
+            'MarkRead': grpc.unary_unary_rpc_method_handler(
+                    servicer.MarkRead,
+                    request_deserializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.MarkReadRequest.FromString,
+                    response_serializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.MarkReadResponse.SerializeToString,
+            ),
+            'WatchNotifications': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchNotifications,
+                    request_deserializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.WatchNotificationsRequest.FromString,
+                    response_serializer=polymart_dot_notification_dot_v1_dot_notification__pb2.Notification.SerializeToString,
+            ),
+            'RetryNotification': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryNotification,
+                    request_deserializer=polymart_dot_notification_dot_v1_dot_notification__service__pb2.RetryNotificationRequest.FromString,
+                    response_serializer=polymart_dot_notification_dot_v1_dot_notification__pb2.Notification.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'polymart.notification.v1.NotificationService', rpc_method_handlers)
@@ -88,7 +140,7 @@ def add_NotificationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NotificationService:
-    """What customers were told, and whether it reached them.
+    """What customers and the merchant were told, whether it reached them, and whether they read it.
     """
 
     @staticmethod
@@ -135,6 +187,87 @@ class NotificationService:
             '/polymart.notification.v1.NotificationService/ListNotifications',
             polymart_dot_notification_dot_v1_dot_notification__service__pb2.ListNotificationsRequest.SerializeToString,
             polymart_dot_notification_dot_v1_dot_notification__service__pb2.ListNotificationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MarkRead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.notification.v1.NotificationService/MarkRead',
+            polymart_dot_notification_dot_v1_dot_notification__service__pb2.MarkReadRequest.SerializeToString,
+            polymart_dot_notification_dot_v1_dot_notification__service__pb2.MarkReadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchNotifications(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/polymart.notification.v1.NotificationService/WatchNotifications',
+            polymart_dot_notification_dot_v1_dot_notification__service__pb2.WatchNotificationsRequest.SerializeToString,
+            polymart_dot_notification_dot_v1_dot_notification__pb2.Notification.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryNotification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.notification.v1.NotificationService/RetryNotification',
+            polymart_dot_notification_dot_v1_dot_notification__service__pb2.RetryNotificationRequest.SerializeToString,
+            polymart_dot_notification_dot_v1_dot_notification__pb2.Notification.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class NotificationServiceStub:
-    """What customers were told, and whether it reached them."""
+    """What customers and the merchant were told, whether it reached them, and whether they read it."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,19 +38,35 @@ class NotificationServiceStub:
     """Reads one notification. NOT_FOUND if there is none."""
     ListNotifications: _grpc.UnaryUnaryMultiCallable[_notification_service_pb2.ListNotificationsRequest, _notification_service_pb2.ListNotificationsResponse]
     """Lists notifications, newest first, a page at a time."""
+    MarkRead: _grpc.UnaryUnaryMultiCallable[_notification_service_pb2.MarkReadRequest, _notification_service_pb2.MarkReadResponse]
+    """Marks notifications as read. Those that were read keep their time. NOT_FOUND, and nothing marked, if one of them isn't
+    this customer's.
+    """
+    WatchNotifications: _grpc.UnaryStreamMultiCallable[_notification_service_pb2.WatchNotificationsRequest, _notification_pb2.Notification]
+    """Streams a customer's new notifications, for as long as the caller listens. After a break go on with after_number."""
+    RetryNotification: _grpc.UnaryUnaryMultiCallable[_notification_service_pb2.RetryNotificationRequest, _notification_pb2.Notification]
+    """Has a FAILED one delivered after all: a new attempt, with the same Message-ID. FAILED_PRECONDITION if it isn't FAILED."""
 
 @_typing.type_check_only
 class NotificationServiceAsyncStub(NotificationServiceStub):
-    """What customers were told, and whether it reached them."""
+    """What customers and the merchant were told, whether it reached them, and whether they read it."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetNotification: _aio.UnaryUnaryMultiCallable[_notification_service_pb2.GetNotificationRequest, _notification_pb2.Notification]  # type: ignore[assignment]
     """Reads one notification. NOT_FOUND if there is none."""
     ListNotifications: _aio.UnaryUnaryMultiCallable[_notification_service_pb2.ListNotificationsRequest, _notification_service_pb2.ListNotificationsResponse]  # type: ignore[assignment]
     """Lists notifications, newest first, a page at a time."""
+    MarkRead: _aio.UnaryUnaryMultiCallable[_notification_service_pb2.MarkReadRequest, _notification_service_pb2.MarkReadResponse]  # type: ignore[assignment]
+    """Marks notifications as read. Those that were read keep their time. NOT_FOUND, and nothing marked, if one of them isn't
+    this customer's.
+    """
+    WatchNotifications: _aio.UnaryStreamMultiCallable[_notification_service_pb2.WatchNotificationsRequest, _notification_pb2.Notification]  # type: ignore[assignment]
+    """Streams a customer's new notifications, for as long as the caller listens. After a break go on with after_number."""
+    RetryNotification: _aio.UnaryUnaryMultiCallable[_notification_service_pb2.RetryNotificationRequest, _notification_pb2.Notification]  # type: ignore[assignment]
+    """Has a FAILED one delivered after all: a new attempt, with the same Message-ID. FAILED_PRECONDITION if it isn't FAILED."""
 
 class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What customers were told, and whether it reached them."""
+    """What customers and the merchant were told, whether it reached them, and whether they read it."""
 
     @_abc_1.abstractmethod
     def GetNotification(
@@ -67,5 +83,31 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_notification_service_pb2.ListNotificationsResponse, _abc.Awaitable[_notification_service_pb2.ListNotificationsResponse]]:
         """Lists notifications, newest first, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def MarkRead(
+        self,
+        request: _notification_service_pb2.MarkReadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notification_service_pb2.MarkReadResponse, _abc.Awaitable[_notification_service_pb2.MarkReadResponse]]:
+        """Marks notifications as read. Those that were read keep their time. NOT_FOUND, and nothing marked, if one of them isn't
+        this customer's.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchNotifications(
+        self,
+        request: _notification_service_pb2.WatchNotificationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_notification_pb2.Notification], _abc.AsyncIterator[_notification_pb2.Notification]]:
+        """Streams a customer's new notifications, for as long as the caller listens. After a break go on with after_number."""
+
+    @_abc_1.abstractmethod
+    def RetryNotification(
+        self,
+        request: _notification_service_pb2.RetryNotificationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notification_pb2.Notification, _abc.Awaitable[_notification_pb2.Notification]]:
+        """Has a FAILED one delivered after all: a new attempt, with the same Message-ID. FAILED_PRECONDITION if it isn't FAILED."""
 
 def add_NotificationServiceServicer_to_server(servicer: NotificationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

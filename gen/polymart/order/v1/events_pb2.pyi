@@ -39,7 +39,7 @@ class OrderPlaced(_message.Message):
     customer_id: _builtins.str
     """Who ordered; empty for a guest."""
     payment_token: _builtins.str
-    """How it is to be paid."""
+    """How it is to be paid: for the order's own store only, empty wherever the event is published or shown."""
     order_version: _builtins.int
     """The order's version with this event."""
     @_builtins.property

@@ -39,7 +39,7 @@ class PlaceOrderRequest(_message.Message):
     """How to pay: a token of the payment provider, at most 200 characters."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlaceOrderLine]:
-        """1 to 1,000 lines; a SKU may stand on several."""
+        """1 to 1,000 lines; a SKU may stand on several. Their SKUs and product names are 512 KiB together at most."""
 
     def __init__(
         self,

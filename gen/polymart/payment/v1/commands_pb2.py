@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"polymart/payment/v1/commands.proto\x12\x13polymart.payment.v1\x1a\x17google/type/money.proto\"a\n\x10\x41uthorizePayment\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\"\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rpayment_token\x18\x03 \x01(\t\"$\n\x0e\x43\x61pturePayment\x12\x12\n\npayment_id\x18\x01 \x01(\t\"!\n\x0bVoidPayment\x12\x12\n\npayment_id\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"polymart/payment/v1/commands.proto\x12\x13polymart.payment.v1\x1a\x17google/type/money.proto\"a\n\x10\x41uthorizePayment\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\"\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rpayment_token\x18\x03 \x01(\t\"$\n\x0e\x43\x61pturePayment\x12\x12\n\npayment_id\x18\x01 \x01(\t\"]\n\rRefundPayment\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.Money\"!\n\x0bVoidPayment\x12\x12\n\npayment_id\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHORIZEPAYMENT']._serialized_end=181
   _globals['_CAPTUREPAYMENT']._serialized_start=183
   _globals['_CAPTUREPAYMENT']._serialized_end=219
-  _globals['_VOIDPAYMENT']._serialized_start=221
-  _globals['_VOIDPAYMENT']._serialized_end=254
+  _globals['_REFUNDPAYMENT']._serialized_start=221
+  _globals['_REFUNDPAYMENT']._serialized_end=314
+  _globals['_VOIDPAYMENT']._serialized_start=316
+  _globals['_VOIDPAYMENT']._serialized_end=349
 # @@protoc_insertion_point(module_scope)

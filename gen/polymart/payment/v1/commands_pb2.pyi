@@ -72,8 +72,42 @@ class CapturePayment(_message.Message):
 Global___CapturePayment: _TypeAlias = CapturePayment  # noqa: Y015
 
 @_typing.final
+class RefundPayment(_message.Message):
+    """Give back a part of what was collected. Answered by PaymentRefunded or PaymentRefundFailed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment's id."""
+    operation_id: _builtins.str
+    """The caller's id of this refund, at most 64 characters: a payment may have several, each done once."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much, in the payment's currency."""
+
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "operation_id", b"operation_id", "payment_id", b"payment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundPayment: _TypeAlias = RefundPayment  # noqa: Y015
+
+@_typing.final
 class VoidPayment(_message.Message):
-    """Let no money be held for this payment: an authorisation is voided, a later one refused. Answered by PaymentVoided."""
+    """Let no money be held for this payment: an authorisation is voided, what was collected and not given back yet is
+    refunded, and what comes later is refused. Answered by PaymentVoided.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n polymart/payment/v1/events.proto\x12\x13polymart.payment.v1\x1a\x17google/type/money.proto\"K\n\x11PaymentAuthorized\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\"\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.Money\"5\n\x0fPaymentDeclined\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"I\n\x0fPaymentCaptured\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\"\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.Money\":\n\x14PaymentCaptureFailed\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"#\n\rPaymentVoided\x12\x12\n\npayment_id\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n polymart/payment/v1/events.proto\x12\x13polymart.payment.v1\x1a\x17google/type/money.proto\"K\n\x11PaymentAuthorized\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\"\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.Money\"5\n\x0fPaymentDeclined\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"I\n\x0fPaymentCaptured\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\"\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.Money\":\n\x14PaymentCaptureFailed\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"I\n\rPaymentVoided\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12$\n\x08refunded\x18\x02 \x01(\x0b\x32\x12.google.type.Money\"_\n\x0fPaymentRefunded\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.Money\"O\n\x13PaymentRefundFailed\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,5 +41,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAYMENTCAPTUREFAILED']._serialized_start=289
   _globals['_PAYMENTCAPTUREFAILED']._serialized_end=347
   _globals['_PAYMENTVOIDED']._serialized_start=349
-  _globals['_PAYMENTVOIDED']._serialized_end=384
+  _globals['_PAYMENTVOIDED']._serialized_end=422
+  _globals['_PAYMENTREFUNDED']._serialized_start=424
+  _globals['_PAYMENTREFUNDED']._serialized_end=519
+  _globals['_PAYMENTREFUNDFAILED']._serialized_start=521
+  _globals['_PAYMENTREFUNDFAILED']._serialized_end=600
 # @@protoc_insertion_point(module_scope)

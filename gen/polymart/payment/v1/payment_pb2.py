@@ -26,15 +26,19 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polymart/payment/v1/payment.proto\x12\x13polymart.payment.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x84\x02\n\x07Payment\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".polymart.payment.v1.PaymentStatus\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.Money\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\x12\x1a\n\x12provider_reference\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xa0\x02\n\rPaymentStatus\x12\x1e\n\x1aPAYMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPAYMENT_STATUS_AUTHORIZING\x10\x01\x12\x1d\n\x19PAYMENT_STATUS_AUTHORIZED\x10\x02\x12\x1b\n\x17PAYMENT_STATUS_DECLINED\x10\x03\x12\x1c\n\x18PAYMENT_STATUS_CAPTURING\x10\x04\x12\x1b\n\x17PAYMENT_STATUS_CAPTURED\x10\x05\x12\x1a\n\x16PAYMENT_STATUS_VOIDING\x10\x06\x12\x19\n\x15PAYMENT_STATUS_VOIDED\x10\x07\x12!\n\x1dPAYMENT_STATUS_CAPTURE_FAILED\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polymart/payment/v1/payment.proto\x12\x13polymart.payment.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xfe\x02\n\x07Payment\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".polymart.payment.v1.PaymentStatus\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.Money\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\x12\x1a\n\x12provider_reference\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x08\x63\x61ptured\x18\x08 \x01(\x0b\x32\x12.google.type.Money\x12$\n\x08refunded\x18\t \x01(\x0b\x32\x12.google.type.Money\x12,\n\x07refunds\x18\n \x03(\x0b\x32\x1b.polymart.payment.v1.Refund\"\x86\x01\n\x06Refund\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\"\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32!.polymart.payment.v1.RefundStatus\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t*z\n\x0cRefundStatus\x12\x1d\n\x19REFUND_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15REFUND_STATUS_PENDING\x10\x01\x12\x16\n\x12REFUND_STATUS_DONE\x10\x02\x12\x18\n\x14REFUND_STATUS_FAILED\x10\x03*\xa0\x02\n\rPaymentStatus\x12\x1e\n\x1aPAYMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPAYMENT_STATUS_AUTHORIZING\x10\x01\x12\x1d\n\x19PAYMENT_STATUS_AUTHORIZED\x10\x02\x12\x1b\n\x17PAYMENT_STATUS_DECLINED\x10\x03\x12\x1c\n\x18PAYMENT_STATUS_CAPTURING\x10\x04\x12\x1b\n\x17PAYMENT_STATUS_CAPTURED\x10\x05\x12\x1a\n\x16PAYMENT_STATUS_VOIDING\x10\x06\x12\x19\n\x15PAYMENT_STATUS_VOIDED\x10\x07\x12!\n\x1dPAYMENT_STATUS_CAPTURE_FAILED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polymart.payment.v1.payment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAYMENTSTATUS']._serialized_start=380
-  _globals['_PAYMENTSTATUS']._serialized_end=668
+  _globals['_REFUNDSTATUS']._serialized_start=638
+  _globals['_REFUNDSTATUS']._serialized_end=760
+  _globals['_PAYMENTSTATUS']._serialized_start=763
+  _globals['_PAYMENTSTATUS']._serialized_end=1051
   _globals['_PAYMENT']._serialized_start=117
-  _globals['_PAYMENT']._serialized_end=377
+  _globals['_PAYMENT']._serialized_end=499
+  _globals['_REFUND']._serialized_start=502
+  _globals['_REFUND']._serialized_end=636
 # @@protoc_insertion_point(module_scope)

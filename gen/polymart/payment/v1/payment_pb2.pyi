@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
@@ -18,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RefundStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RefundStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefundStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFUND_STATUS_UNSPECIFIED: _RefundStatus.ValueType  # 0
+    """Never sent."""
+    REFUND_STATUS_PENDING: _RefundStatus.ValueType  # 1
+    """The provider is being asked, or will be in its turn."""
+    REFUND_STATUS_DONE: _RefundStatus.ValueType  # 2
+    """The money was given back."""
+    REFUND_STATUS_FAILED: _RefundStatus.ValueType  # 3
+    """It was refused for good."""
+
+class RefundStatus(_RefundStatus, metaclass=_RefundStatusEnumTypeWrapper):
+    """The life of a refund."""
+
+REFUND_STATUS_UNSPECIFIED: RefundStatus.ValueType  # 0
+"""Never sent."""
+REFUND_STATUS_PENDING: RefundStatus.ValueType  # 1
+"""The provider is being asked, or will be in its turn."""
+REFUND_STATUS_DONE: RefundStatus.ValueType  # 2
+"""The money was given back."""
+REFUND_STATUS_FAILED: RefundStatus.ValueType  # 3
+"""It was refused for good."""
+Global___RefundStatus: _TypeAlias = RefundStatus  # noqa: Y015
 
 class _PaymentStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -80,6 +110,9 @@ class Payment(_message.Message):
     PROVIDER_REFERENCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    CAPTURED_FIELD_NUMBER: _builtins.int
+    REFUNDED_FIELD_NUMBER: _builtins.int
+    REFUNDS_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment's id, which is its order's id: an order has one payment."""
     status: Global___PaymentStatus.ValueType
@@ -100,6 +133,18 @@ class Payment(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def captured(self) -> _money_pb2.Money:
+        """What was collected; unset where nothing was."""
+
+    @_builtins.property
+    def refunded(self) -> _money_pb2.Money:
+        """What was given back of that; unset where nothing was."""
+
+    @_builtins.property
+    def refunds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refund]:
+        """Every refund that was asked for, in that order."""
+
     def __init__(
         self,
         *,
@@ -110,11 +155,50 @@ class Payment(_message.Message):
         provider_reference: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        captured: _money_pb2.Money | None = ...,
+        refunded: _money_pb2.Money | None = ...,
+        refunds: _abc.Iterable[Global___Refund] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captured", b"captured", "create_time", b"create_time", "refunded", b"refunded", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "failure", b"failure", "payment_id", b"payment_id", "provider_reference", b"provider_reference", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captured", b"captured", "create_time", b"create_time", "failure", b"failure", "payment_id", b"payment_id", "provider_reference", b"provider_reference", "refunded", b"refunded", "refunds", b"refunds", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Payment: _TypeAlias = Payment  # noqa: Y015
+
+@_typing.final
+class Refund(_message.Message):
+    """One refund of a payment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    """Its id: the caller's, or empty where a void gave back what was left."""
+    status: Global___RefundStatus.ValueType
+    """What became of it."""
+    failure: _builtins.str
+    """Why it failed."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much."""
+
+    def __init__(
+        self,
+        *,
+        operation_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        status: Global___RefundStatus.ValueType = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "failure", b"failure", "operation_id", b"operation_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refund: _TypeAlias = Refund  # noqa: Y015

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import field_info_pb2 as google_dot_api_dot_field__info__pb2
+from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from polymart.payment.v1 import payment_pb2 as polymart_dot_payment_dot_v1_dot_payment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)polymart/payment/v1/payment_service.proto\x12\x13polymart.payment.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a!polymart/payment/v1/payment.proto\"5\n\x11GetPaymentRequest\x12 \n\npayment_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"\x82\x01\n\x13ListPaymentsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\x06status\x18\x03 \x01(\x0e\x32\".polymart.payment.v1.PaymentStatusB\x04\xe2\x41\x01\x01\"_\n\x14ListPaymentsResponse\x12.\n\x08payments\x18\x01 \x03(\x0b\x32\x1c.polymart.payment.v1.Payment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc9\x01\n\x0ePaymentService\x12R\n\nGetPayment\x12&.polymart.payment.v1.GetPaymentRequest\x1a\x1c.polymart.payment.v1.Payment\x12\x63\n\x0cListPayments\x12(.polymart.payment.v1.ListPaymentsRequest\x1a).polymart.payment.v1.ListPaymentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)polymart/payment/v1/payment_service.proto\x12\x13polymart.payment.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x17google/type/money.proto\x1a!polymart/payment/v1/payment.proto\"5\n\x11GetPaymentRequest\x12 \n\npayment_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"\x82\x01\n\x13ListPaymentsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\x06status\x18\x03 \x01(\x0e\x32\".polymart.payment.v1.PaymentStatusB\x04\xe2\x41\x01\x01\"_\n\x14ListPaymentsResponse\x12.\n\x08payments\x18\x01 \x03(\x0b\x32\x1c.polymart.payment.v1.Payment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x84\x01\n\x14RefundPaymentRequest\x12 \n\nrequest_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12 \n\npayment_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12(\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\x32\xa3\x02\n\x0ePaymentService\x12R\n\nGetPayment\x12&.polymart.payment.v1.GetPaymentRequest\x1a\x1c.polymart.payment.v1.Payment\x12\x63\n\x0cListPayments\x12(.polymart.payment.v1.ListPaymentsRequest\x1a).polymart.payment.v1.ListPaymentsResponse\x12X\n\rRefundPayment\x12).polymart.payment.v1.RefundPaymentRequest\x1a\x1c.polymart.payment.v1.Paymentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,12 +43,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPAYMENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
   _globals['_LISTPAYMENTSREQUEST'].fields_by_name['status']._loaded_options = None
   _globals['_LISTPAYMENTSREQUEST'].fields_by_name['status']._serialized_options = b'\342A\001\001'
-  _globals['_GETPAYMENTREQUEST']._serialized_start=163
-  _globals['_GETPAYMENTREQUEST']._serialized_end=216
-  _globals['_LISTPAYMENTSREQUEST']._serialized_start=219
-  _globals['_LISTPAYMENTSREQUEST']._serialized_end=349
-  _globals['_LISTPAYMENTSRESPONSE']._serialized_start=351
-  _globals['_LISTPAYMENTSRESPONSE']._serialized_end=446
-  _globals['_PAYMENTSERVICE']._serialized_start=449
-  _globals['_PAYMENTSERVICE']._serialized_end=650
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\342\214\317\327\010\002\010\001'
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['payment_id']._loaded_options = None
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['payment_id']._serialized_options = b'\342A\001\002\342\214\317\327\010\002\010\001'
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['amount']._loaded_options = None
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['amount']._serialized_options = b'\342A\001\002'
+  _globals['_GETPAYMENTREQUEST']._serialized_start=188
+  _globals['_GETPAYMENTREQUEST']._serialized_end=241
+  _globals['_LISTPAYMENTSREQUEST']._serialized_start=244
+  _globals['_LISTPAYMENTSREQUEST']._serialized_end=374
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_start=376
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_end=471
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=474
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=606
+  _globals['_PAYMENTSERVICE']._serialized_start=609
+  _globals['_PAYMENTSERVICE']._serialized_end=900
 # @@protoc_insertion_point(module_scope)

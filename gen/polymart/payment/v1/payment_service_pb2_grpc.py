@@ -27,7 +27,8 @@ if _version_not_supported:
 
 
 class PaymentServiceStub:
-    """Payments. They are driven by command messages; this service answers what became of them.
+    """Payments. They are driven by command messages; this service answers what became of them, and lets an operator give
+    money back.
     """
 
     def __init__(self, channel):
@@ -46,10 +47,16 @@ class PaymentServiceStub:
                 request_serializer=polymart_dot_payment_dot_v1_dot_payment__service__pb2.ListPaymentsRequest.SerializeToString,
                 response_deserializer=polymart_dot_payment_dot_v1_dot_payment__service__pb2.ListPaymentsResponse.FromString,
                 _registered_method=True)
+        self.RefundPayment = channel.unary_unary(
+                '/polymart.payment.v1.PaymentService/RefundPayment',
+                request_serializer=polymart_dot_payment_dot_v1_dot_payment__service__pb2.RefundPaymentRequest.SerializeToString,
+                response_deserializer=polymart_dot_payment_dot_v1_dot_payment__pb2.Payment.FromString,
+                _registered_method=True)
 
 
 class PaymentServiceServicer:
-    """Payments. They are driven by command messages; this service answers what became of them.
+    """Payments. They are driven by command messages; this service answers what became of them, and lets an operator give
+    money back.
     """
 
     def GetPayment(self, request, context):
@@ -61,6 +68,14 @@ class PaymentServiceServicer:
 
     def ListPayments(self, request, context):
         """Lists payments, newest first, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefundPayment(self, request, context):
+        """Gives back a part of what was collected, once for each request_id, and answers with the refund PENDING.
+        FAILED_PRECONDITION if nothing was collected or less is left of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,6 +94,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     request_deserializer=polymart_dot_payment_dot_v1_dot_payment__service__pb2.ListPaymentsRequest.FromString,
                     response_serializer=polymart_dot_payment_dot_v1_dot_payment__service__pb2.ListPaymentsResponse.SerializeToString,
             ),
+            'RefundPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundPayment,
+                    request_deserializer=polymart_dot_payment_dot_v1_dot_payment__service__pb2.RefundPaymentRequest.FromString,
+                    response_serializer=polymart_dot_payment_dot_v1_dot_payment__pb2.Payment.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'polymart.payment.v1.PaymentService', rpc_method_handlers)
@@ -88,7 +108,8 @@ def add_PaymentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PaymentService:
-    """Payments. They are driven by command messages; this service answers what became of them.
+    """Payments. They are driven by command messages; this service answers what became of them, and lets an operator give
+    money back.
     """
 
     @staticmethod
@@ -135,6 +156,33 @@ class PaymentService:
             '/polymart.payment.v1.PaymentService/ListPayments',
             polymart_dot_payment_dot_v1_dot_payment__service__pb2.ListPaymentsRequest.SerializeToString,
             polymart_dot_payment_dot_v1_dot_payment__service__pb2.ListPaymentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefundPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.payment.v1.PaymentService/RefundPayment',
+            polymart_dot_payment_dot_v1_dot_payment__service__pb2.RefundPaymentRequest.SerializeToString,
+            polymart_dot_payment_dot_v1_dot_payment__pb2.Payment.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PaymentServiceStub:
-    """Payments. They are driven by command messages; this service answers what became of them."""
+    """Payments. They are driven by command messages; this service answers what became of them, and lets an operator give
+    money back.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,19 +40,31 @@ class PaymentServiceStub:
     """Reads one payment. NOT_FOUND if there is none."""
     ListPayments: _grpc.UnaryUnaryMultiCallable[_payment_service_pb2.ListPaymentsRequest, _payment_service_pb2.ListPaymentsResponse]
     """Lists payments, newest first, a page at a time."""
+    RefundPayment: _grpc.UnaryUnaryMultiCallable[_payment_service_pb2.RefundPaymentRequest, _payment_pb2.Payment]
+    """Gives back a part of what was collected, once for each request_id, and answers with the refund PENDING.
+    FAILED_PRECONDITION if nothing was collected or less is left of it.
+    """
 
 @_typing.type_check_only
 class PaymentServiceAsyncStub(PaymentServiceStub):
-    """Payments. They are driven by command messages; this service answers what became of them."""
+    """Payments. They are driven by command messages; this service answers what became of them, and lets an operator give
+    money back.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetPayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.GetPaymentRequest, _payment_pb2.Payment]  # type: ignore[assignment]
     """Reads one payment. NOT_FOUND if there is none."""
     ListPayments: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.ListPaymentsRequest, _payment_service_pb2.ListPaymentsResponse]  # type: ignore[assignment]
     """Lists payments, newest first, a page at a time."""
+    RefundPayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.RefundPaymentRequest, _payment_pb2.Payment]  # type: ignore[assignment]
+    """Gives back a part of what was collected, once for each request_id, and answers with the refund PENDING.
+    FAILED_PRECONDITION if nothing was collected or less is left of it.
+    """
 
 class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Payments. They are driven by command messages; this service answers what became of them."""
+    """Payments. They are driven by command messages; this service answers what became of them, and lets an operator give
+    money back.
+    """
 
     @_abc_1.abstractmethod
     def GetPayment(
@@ -67,5 +81,15 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payment_service_pb2.ListPaymentsResponse, _abc.Awaitable[_payment_service_pb2.ListPaymentsResponse]]:
         """Lists payments, newest first, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def RefundPayment(
+        self,
+        request: _payment_service_pb2.RefundPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payment_pb2.Payment, _abc.Awaitable[_payment_pb2.Payment]]:
+        """Gives back a part of what was collected, once for each request_id, and answers with the refund PENDING.
+        FAILED_PRECONDITION if nothing was collected or less is left of it.
+        """
 
 def add_PaymentServiceServicer_to_server(servicer: PaymentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
