@@ -277,18 +277,21 @@ class PostgresPayments:
         self._nudge()
 
     async def get(self, payment_id: str) -> Payment | None:
-        found = await self._with_attempts(await self._db.fetch(_GET, payment_id))
+        found = await self._with_attempts(_GET, payment_id)
         return found[0] if found else None
 
     async def newest(
         self, limit: int, *, status: Status | None = None, before: tuple[datetime, str] | None = None
     ) -> list[Payment]:
         created_at, payment_id = before or (None, None)
-        return await self._with_attempts(await self._db.fetch(_NEWEST, limit, status, created_at, payment_id))
+        return await self._with_attempts(_NEWEST, limit, status, created_at, payment_id)
 
-    async def _with_attempts(self, rows: Sequence[asyncpg.Record]) -> list[Payment]:
-        known = [row["payment_id"] for row in rows]
-        return _payments(rows, await self._db.fetch(_ATTEMPTS, known) if known else [])
+    async def _with_attempts(self, query: str, *arguments: object) -> list[Payment]:
+        """The payments that `query` finds, as they and their attempts were at one moment."""
+        async with self._db.transaction(isolation="repeatable_read", readonly=True) as tx:
+            rows = await tx.fetch(query, *arguments)
+            known = [row["payment_id"] for row in rows]
+            return _payments(rows, await tx.fetch(_ATTEMPTS, known) if known else [])
 
 
 def _payments(rows: Sequence[asyncpg.Record], attempts: Sequence[asyncpg.Record]) -> list[Payment]:
