@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from datetime import datetime
 
-from nats.js.api import KeyValueConfig, StorageType
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig, StorageType
 from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
@@ -16,6 +16,8 @@ from email_svc.application.ports import Overtaken
 from email_svc.domain.delivery import Delivery, State
 
 BUCKET = "email_deliveries"
+_STREAM, _PREFIX = f"KV_{BUCKET}", f"$KV.{BUCKET}."
+_FETCHED = 500
 _STREAM_EXISTS = 10058
 # Not what is wrong with a key or a value, which no waiting mends.
 _OUTAGES = (*OUTAGES, APIError)
@@ -51,13 +53,23 @@ class NatsDeliveries:
         """The whole log by notification, for auditors. Raises Unavailable."""
         found: dict[str, Delivery] = {}
         try:
-            watcher = await (await self._open()).watchall(ignore_deletes=True)
+            await self._open()
+            # A watcher of the bucket may say that there is nothing more before it has begun.
+            latest = ConsumerConfig(
+                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+                ack_policy=AckPolicy.NONE,
+                inactive_threshold=60.0,
+                mem_storage=True,
+            )
+            consumer = await self._nats.js.pull_subscribe(f"{_PREFIX}>", stream=_STREAM, config=latest)
             try:
-                while entry := await watcher.updates():  # type: ignore[no-untyped-call]
-                    assert entry.value is not None
-                    found[entry.key] = _delivery(entry.value)
+                pending = (await consumer.consumer_info()).num_pending
+                while pending:
+                    for message in await consumer.fetch(min(_FETCHED, pending)):
+                        found[message.subject.removeprefix(_PREFIX)] = _delivery(message.data)
+                        pending = message.metadata.num_pending
             finally:
-                await watcher.stop()  # type: ignore[no-untyped-call]
+                await consumer.unsubscribe()
         except _OUTAGES as error:
             raise self._unavailable(error) from error
         return found
