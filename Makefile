@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Tests wait more than they work: two processes share the files, each with engines of its own.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
+# Tests wait more than they work: three processes share the files, each with engines of its own.
+SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 PACKAGES := chassis devstack ops catalog_svc customer_svc email_svc inventory_svc notification_svc order_svc payment_svc search_svc
 
 .DEFAULT_GOAL := help
