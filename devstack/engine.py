@@ -33,6 +33,8 @@ class Engine(ABC):
     start_patience: ClassVar[float] = 40
     stop_patience: ClassVar[float] = 20
     reach_patience: ClassVar[float] = 5
+    # What it may say as it ends at its start, that passes by itself.
+    passing: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, home: Home):
         self.home = home
@@ -88,7 +90,7 @@ class Engine(ABC):
             remedy = "make it writable, or name another folder in POLYMART_HOME"
             raise EngineError(self.title, f"{error.filename or self.folder}: {error.strerror}", remedy) from None
         await self._launch()
-        if not self.process.running and "in use" in self.process.last_lines():
+        if not self.process.running and "already in use" in self.process.last_lines().lower():
             # Somebody was given the port between the look and the start.
             self.port = self.home.ports.another(self.name)
             await self._launch()
@@ -128,7 +130,7 @@ class Engine(ABC):
 
     async def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.start_patience
-        while self.process.running:
+        while self.process.running or await self._again(deadline):
             try:
                 # Clients take seconds to notice that a server which refused them listens by now.
                 await _listening(self.port)
@@ -145,6 +147,14 @@ class Engine(ABC):
             await asyncio.sleep(POLL)
         cause = f"ended with code {await self.process.wait()} at its start: {self.process.last_lines()}"
         raise EngineError(self.title, cause, f"read {self.process.log}")
+
+    async def _again(self, deadline: float) -> bool:
+        """Start it once more, if it ended for something that passes by itself."""
+        if not any(sign in self.process.last_lines() for sign in self.passing) or time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(POLL)
+        await self._launch()
+        return True
 
     async def _reach(self, url: str) -> None:
         self.home.progress(f"reaching {self.title}")

@@ -75,6 +75,8 @@ class Postgres(Engine):
     schemes = ("postgresql", "postgres")
     example = "postgresql://user:password@host:5432/postgres"
     stop_signal = signal.SIGINT  # "fast": ends sessions and writes a checkpoint
+    # A session of one that was killed is still on its way out.
+    passing = ("pre-existing shared memory block",)
 
     _placed: Placement | None = None
 

@@ -110,18 +110,34 @@ def table_rows(file: IO[str], mapping: TableMapping) -> Iterator[tuple[int, dict
     reader = csv.DictReader(file, delimiter=mapping.delimiter, strict=True)
     if missing := mapping.headings - set(reader.fieldnames or ()):
         raise ValueError(f"the file has no column {', '.join(sorted(missing))}")
-    for _, group in groupby(_lines(reader, mapping), key=lambda line: _product(*line)):
+    told: set[str] = set()
+    for product_id, group in groupby(_lines(reader, mapping), key=lambda line: line.product_id or line.number):
         lines = list(group)
-        number = lines[0][0]
-        faults = [f"line {n}: {row}" for n, row in lines if isinstance(row, BadRow)]
-        rows = [row for _, row in lines if not isinstance(row, BadRow)]
+        number = lines[0].number
+        faults = [f"line {line.number}: {line.row}" for line in lines if isinstance(line.row, BadRow)]
+        rows = [line.row for line in lines if not isinstance(line.row, BadRow)]
+        if product_id in told:
+            # As a product of its own it would replace the one that the lines before made.
+            yield number, BadRow([f"product {product_id} stands further up; its lines must follow one another"])
+            continue
+        if isinstance(product_id, str):
+            told.add(product_id)
         if faults:
             yield number, BadRow(faults)
         else:
             yield number, rows[0] if len(rows) == 1 else _together(rows)
 
 
-def _lines(reader: "csv.DictReader[str]", mapping: TableMapping) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line's number, the product that it says it is of, if any, and what it holds or what is wrong with it."""
+
+    number: int
+    product_id: str
+    row: dict[str, Any] | BadRow
+
+
+def _lines(reader: "csv.DictReader[str]", mapping: TableMapping) -> Iterator[_Line]:
     last = reader.line_num
     while True:
         try:
@@ -129,19 +145,16 @@ def _lines(reader: "csv.DictReader[str]", mapping: TableMapping) -> Iterator[tup
         except StopIteration:
             return
         except csv.Error as error:
-            yield last + 1, BadRow([str(error)])
+            yield _Line(last + 1, "", BadRow([str(error)]))
             last = reader.line_num
             continue
         number, last = last + 1, reader.line_num
+        column = mapping.columns.get("product_id")
+        product_id = _cell(cells, column) if column else ""
         try:
-            yield number, _row(cells, mapping)
+            yield _Line(number, product_id, _row(cells, mapping))
         except BadRow as bad:
-            yield number, bad
-
-
-def _product(number: int, row: dict[str, Any] | BadRow) -> object:
-    """What the lines of one product share."""
-    return number if isinstance(row, BadRow) else row.get("product_id") or number
+            yield _Line(number, product_id, bad)
 
 
 def _together(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -161,7 +174,10 @@ def _row(cells: Mapping[str | None, Any], mapping: TableMapping) -> dict[str, An
         if cell := _cell(cells, column):
             row[name] = cell
     for name in row.keys() & {"price", "list_price"}:
-        row[name] = _number(row[name], mapping)
+        try:
+            row[name] = _number(row[name], mapping)
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
     for name in row.keys() & {*_LISTS}:
         separator = mapping.separators.get(name)
         row[name] = [part.strip() for part in row[name].split(separator)] if separator else [row[name]]
@@ -193,7 +209,12 @@ def _value(cell: str, kind: str, name: str, mapping: TableMapping, faults: list[
 
 
 def _number(cell: str, mapping: TableMapping) -> str:
-    return cell.replace(mapping.decimal, ".") if mapping.decimal != "." else cell
+    """With a point for the decimals. Raises ValueError where a point is something else: it may group thousands."""
+    if mapping.decimal == ".":
+        return cell
+    if "." in cell:
+        raise ValueError(f"{cell[:40]!r} has a point, and decimals are written with {mapping.decimal!r}")
+    return cell.replace(mapping.decimal, ".")
 
 
 def _boolean(cell: str, name: str, faults: list[str]) -> bool:

@@ -51,8 +51,8 @@ WHERE kind = 'RESTOCK' AND order_id = ANY ($1::text[]) ORDER BY id
 """
 
 _CREATE_ITEMS = "INSERT INTO items (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
-_LOCK_ITEMS = "SELECT FROM items WHERE sku = ANY ($1::text[]) ORDER BY sku FOR UPDATE"
-# Its own statement too, for the same reason.
+_LOCK_ITEMS = "SELECT sku FROM items WHERE sku = ANY ($1::text[]) ORDER BY sku FOR UPDATE"
+# Its own statement too, for the same reason, and only of what is locked: a SKU stocked during the wait isn't.
 _LEVELS = """
 SELECT sku, availability, availability_version, safety_stock, low_stock, location_id, on_hand, reserved,
     greatest(items.updated_at, stock.updated_at) AS updated_at
@@ -145,8 +145,8 @@ class PostgresBook:
             return {}
         if create:
             await self._tx.execute(_CREATE_ITEMS, ordered)
-        await self._tx.execute(_LOCK_ITEMS, ordered)
-        return _levels(await self._tx.fetch(_LEVELS, ordered))
+        locked = [row["sku"] for row in await self._tx.fetch(_LOCK_ITEMS, ordered)]
+        return _levels(await self._tx.fetch(_LEVELS, locked))
 
     async def locations(self) -> list[str]:
         return [row["location_id"] for row in await self._tx.fetch(_LOCATIONS)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import socket
 from pathlib import Path
@@ -15,6 +16,8 @@ from pymongo import AsyncMongoClient
 from devstack.databases import ensure_databases
 from devstack.engines import Engines, start_engines
 from devstack.errors import EngineError
+from devstack.home import Home
+from devstack.nats import NatsServer
 from devstack.ports import HOST
 
 
@@ -63,6 +66,26 @@ async def test_data_and_ports_survive_kill_9_and_a_restart(folder: Path, plain: 
     async with start_engines(folder, wanted, environ=plain) as engines:
         assert {name: engines[name].port for name in wanted} == ports
         assert await read(engines) == ("row", b"message", "document")
+
+
+async def test_one_that_ends_for_what_passes_is_started_again(folder: Path, plain: dict[str, str]) -> None:
+    class Hesitant(NatsServer):
+        passing = ("a moment please",)
+
+        def command(self) -> list[str]:
+            tried, server = shlex.quote(str(folder / "tried")), shlex.join(map(str, super().command()))
+            return ["sh", "-c", f"test -e {tried} || {{ touch {tried}; echo a moment please; exit 1; }}; exec {server}"]
+
+    home = Home(folder, environ=plain)
+    await home.open()
+    engine = Hesitant(home)
+    try:
+        await engine.start()
+        assert (folder / "tried").exists()
+        assert engine.process.running
+    finally:
+        await engine.stop()
+        await home.close()
 
 
 async def test_a_port_that_somebody_took_is_left_to_him(folder: Path, plain: dict[str, str]) -> None:

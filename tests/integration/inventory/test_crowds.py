@@ -16,7 +16,7 @@ from polymart.inventory.v1.location_pb2 import Location
 from chassis.messaging.nats import Nats
 from chassis.outbox.postgres import PostgresOutbox
 from chassis.postgres import Postgres
-from inventory_svc.adapters.postgres_stock import PostgresWarehouse
+from inventory_svc.adapters.postgres_stock import PostgresBook, PostgresWarehouse
 from inventory_svc.application.levels import set_stock
 from inventory_svc.application.reservations import carry_out
 from inventory_svc.bootstrap import build, migrate
@@ -204,3 +204,29 @@ async def test_the_same_orders_in_many_transactions_at_once(
     assert await db.fetchval("SELECT sum(on_hand) FROM stock") == 200 - 4 * 3
     assert await db.fetch(FAULTS) == []
     await pool.close()
+
+
+async def test_a_sku_first_stocked_while_a_batch_waits_for_another_is_none_of_that_batch(
+    database: str, config: InventoryConfig, db: asyncpg.Connection
+) -> None:
+    store = Postgres(database)
+    await store.open()
+    try:
+        await db.execute("INSERT INTO items (sku) VALUES ('a')")
+
+        async def levels() -> set[str]:
+            async with store.transaction() as tx:
+                return set(await PostgresBook(tx, PostgresOutbox(store)).levels({"a", "b"}))
+
+        async def waits() -> bool:
+            return bool(await store.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+        async with db.transaction():
+            await db.execute("SELECT FROM items WHERE sku = 'a' FOR UPDATE")
+            locking = asyncio.create_task(levels())
+            await until(waits)
+            await store.execute("INSERT INTO items (sku) VALUES ('b')")
+        assert await locking == {"a"}
+        assert await levels() == {"a", "b"}
+    finally:
+        await store.close()

@@ -75,10 +75,27 @@ def test_lines_of_one_product_that_follow_one_another_are_its_variants(tmp_path:
         "M-3;M;Becher;1;;;;;;;;;;",
     )  # fmt: skip
     assert [(r.row, r.product.product_id, [v.sku for v in r.product.variants]) for r in requests] == [
-        (2, "M", ["M-1", "M-2"]), (4, "N-1", ["N-1"]), (5, "M", ["M-3"]),
+        (2, "M", ["M-1", "M-2"]), (4, "N-1", ["N-1"]),
     ]  # fmt: skip
     assert [dict(v.options) for v in requests[0].product.variants] == [{"colour": "blau"}, {"colour": "rot"}]
-    assert report.rows == 0
+    assert [(r.row, r.reason) for r in report.rejections] == [
+        (5, "product M stands further up; its lines must follow one another")
+    ]
+
+
+def test_a_bad_line_rejects_all_of_its_product_so_that_no_part_replaces_the_whole(tmp_path: Path) -> None:
+    requests, report = read(
+        tmp_path, "M-1;M;Becher;1;;;;;;;;;;", "M-2;M;;1;;;;;maybe;;;;;", "M-3;M;;1;;;;;;;;;;", "N-1;;Kanne;1;;;;;;;;;;",
+    )  # fmt: skip
+    assert [r.product.product_id for r in requests] == ["N-1"]
+    (rejection,) = report.rejections
+    assert (rejection.row, "line 3: untracked" in rejection.reason) == (2, True)
+
+
+def test_a_point_that_may_group_thousands_is_refused_where_decimals_have_a_comma(tmp_path: Path) -> None:
+    requests, report = read(tmp_path, "a;;Becher;1.234;;;;;;;;;;", "b;;Becher;1,5;;;;;;;;;;")
+    assert [(r.product.product_id, r.product.variants[0].price.nanos) for r in requests] == [("b", 500_000_000)]
+    assert "has a point" in report.rejections[0].reason
 
 
 def test_bad_lines_are_told_by_their_number_and_the_rest_goes_in(tmp_path: Path) -> None:
