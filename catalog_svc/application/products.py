@@ -67,15 +67,28 @@ async def create_product(new: New, *, products: Products, taxonomy: Taxonomy, cl
     for _ in range(ATTEMPTS):
         if new.request and (known := await _created_by(new.request, products)):
             return known
-        before = (await products.get([product_id])).get(product_id)
-        if isinstance(before, Product):
-            raise AlreadyExists(f"there is a product {product_id} already", reason="PRODUCT_EXISTS")
-        if faults := await reference_violations(new.details, taxonomy=taxonomy):
-            raise _invalid(faults)
-        event = create(before, product_id, new.details, etag=new_id(), now=clock.now(), by=new.by, request=new.request)
-        if await _save(event, new.details.skus, products):
-            return event.product
+        try:
+            if created := await _create(product_id, new, products, taxonomy, clock, new_id):
+                return created
+        except AlreadyExists:
+            # By the same request, where it is sent twice at once.
+            if new.request and (known := await _created_by(new.request, products)):
+                return known
+            raise
     raise _overtaken(product_id)
+
+
+async def _create(
+    product_id: str, new: New, products: Products, taxonomy: Taxonomy, clock: Clock, new_id: NewId
+) -> Product | None:
+    """None if somebody else changed the product meanwhile."""
+    before = (await products.get([product_id])).get(product_id)
+    if isinstance(before, Product):
+        raise AlreadyExists(f"there is a product {product_id} already", reason="PRODUCT_EXISTS")
+    if faults := await reference_violations(new.details, taxonomy=taxonomy):
+        raise _invalid(faults)
+    event = create(before, product_id, new.details, etag=new_id(), now=clock.now(), by=new.by, request=new.request)
+    return event.product if await _save(event, new.details.skus, products) else None
 
 
 async def _created_by(request: Request, products: Products) -> Product | None:

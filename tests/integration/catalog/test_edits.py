@@ -1,9 +1,11 @@
 """Requests repeated, parts of products changed, histories, filters and streams that go on, over gRPC."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from polymart.catalog.v1 import catalog_service_pb2 as messages
@@ -48,6 +50,16 @@ async def test_a_creation_that_is_repeated_creates_one_product(catalog: Catalog)
     reused = await refusal(create(catalog, product("", "b"), request_id=request_id))
     assert reused[:2] == ("ALREADY_EXISTS", "REQUEST_ID_REUSED")
     assert (await refusal(create(catalog, product("", "b"), request_id="no uuid")))[2] == {"request_id"}
+    assert len(await catalog.published()) == 1
+
+
+@pytest.mark.parametrize("product_id", ["", "p"])
+async def test_a_creation_that_is_sent_many_times_at_once_creates_one_product(
+    catalog: Catalog, product_id: str
+) -> None:
+    request_id = str(uuid4())
+    same = await asyncio.gather(*(create(catalog, product(product_id, "a"), request_id=request_id) for _ in range(20)))
+    assert all(answer == same[0] for answer in same)
     assert len(await catalog.published()) == 1
 
 
