@@ -39,6 +39,7 @@ from email_svc.config import EmailConfig
 from email_svc.domain.delivery import Timing
 from notification_svc.config import NotificationConfig
 from tests.conftest import free_port, until
+from tests.consumers import in_hand
 
 TIMING = Timing(
     claim=timedelta(seconds=5),
@@ -247,10 +248,8 @@ class Shop:
 
         async def drained() -> bool:
             for service in ("notification_svc", "email_svc"):
-                for consumer in email_svc.bootstrap.TOPOLOGY.consumers_of(service):
-                    info = await self.nats.js.consumer_info(consumer.stream, consumer.durable)
-                    if info.num_pending or info.num_ack_pending:
-                        return False
+                if await in_hand(self.nats, *email_svc.bootstrap.TOPOLOGY.consumers_of(service)):
+                    return False
             return not any([await self.rows(name, "SELECT 1 FROM outbox") for name in self.databases])
 
         await until(drained)

@@ -24,6 +24,7 @@ from chassis.outbox.relay import Relay
 from chassis.postgres import Postgres, Transaction, migrate
 from chassis.telemetry import Tracing
 from tests.conftest import NatsServer, until
+from tests.consumers import in_hand
 from tests.integration.messaging.support import (
     CONSUMER,
     Recorder,
@@ -66,13 +67,8 @@ async def publish(nats: Nats, count: int) -> list[Envelope]:
     return sent
 
 
-async def in_hand(nats: Nats) -> int:
-    info = await nats.js.consumer_info(CONSUMER.stream, CONSUMER.durable)
-    return (info.num_pending or 0) + (info.num_ack_pending or 0)
-
-
 async def settled(nats: Nats) -> bool:
-    return await in_hand(nats) == 0
+    return await in_hand(nats, CONSUMER) == 0
 
 
 async def test_a_batch_is_one_transaction_and_then_acknowledged(fresh_nats: Nats) -> None:
@@ -185,7 +181,7 @@ async def test_a_dead_letter_that_is_too_large_closes_no_connection_and_stays_wh
     async with running(subscription_of(fresh_nats, effects, metrics)):
         await Publisher(fresh_nats).attempt([ours])
         await until(lambda: effects.handled)
-    assert await in_hand(fresh_nats) == 1
+    assert await in_hand(fresh_nats, CONSUMER) == 1
     assert fresh_nats.connected
 
 

@@ -44,6 +44,7 @@ from search_svc.bootstrap import build
 from search_svc.config import SearchConfig
 from search_svc.domain.product import Product
 from tests.conftest import until
+from tests.consumers import in_hand
 
 if TYPE_CHECKING:
     from polymart.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
@@ -196,9 +197,7 @@ class Search:
         await self.engine.client.indices.refresh(index=PRODUCTS)
 
     async def _waiting(self) -> int:
-        consumers = TOPOLOGY.consumers_of("search_svc")
-        states = [await self.nats.js.consumer_info(c.stream, c.durable) for c in consumers]
-        return sum((state.num_pending or 0) + (state.num_ack_pending or 0) for state in states)
+        return await in_hand(self.nats, *TOPOLOGY.consumers_of("search_svc"))
 
     async def dead_letters(self) -> int:
         return (await self.nats.js.stream_info(DLQ)).state.messages
