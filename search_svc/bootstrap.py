@@ -17,7 +17,7 @@ from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.elastic_search import ElasticProductSearch
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.grpc_sources import GrpcSources
-from search_svc.adapters.schema import Indices
+from search_svc.adapters.indices import Indices
 from search_svc.application.ports import Index
 from search_svc.config import SearchConfig
 from search_svc.entrypoints.grpc import SearchServicer

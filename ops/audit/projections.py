@@ -14,7 +14,7 @@ from ops.audit.report import Report
 from ops.audit.stores import Stores
 from search_svc.adapters.documents import category_to_document, product_to_document, sku_to_document
 from search_svc.adapters.engine import Engine
-from search_svc.adapters.schema import CATEGORIES, PARTS, PRODUCTS
+from search_svc.adapters.mappings import CATEGORIES, PARTS, PRODUCTS
 from search_svc.domain.product import Availability, Category, SkuAvailability, SkuRecord, Variant
 from search_svc.domain.product import Product as Indexed
 

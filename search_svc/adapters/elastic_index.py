@@ -14,7 +14,7 @@ from search_svc.adapters.documents import (
     sku_to_document,
 )
 from search_svc.adapters.engine import Engine, is_outage, translated
-from search_svc.adapters.schema import CATEGORIES, PARTS, PRODUCTS
+from search_svc.adapters.mappings import CATEGORIES, PARTS, PRODUCTS
 from search_svc.application.ports import D, DocumentRefused, Documents, IndexMissing, Stored, Write
 from search_svc.domain.product import Category, Product, SkuRecord
 

@@ -12,8 +12,9 @@ from chassis.ids import uuid7
 from chassis.money import Money
 from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.engine import Engine
+from search_svc.adapters.indices import Indices
+from search_svc.adapters.mappings import PRODUCTS
 from search_svc.adapters.memory_index import MemoryIndex
-from search_svc.adapters.schema import PRODUCTS, Indices
 from search_svc.application.ports import D, DocumentRefused, Documents, Index, IndexMissing, Write
 from search_svc.domain.product import Availability, Category, Product, SkuAvailability, SkuRecord, Variant
 from tests.conftest import free_port

@@ -15,7 +15,7 @@ from chassis.ids import uuid7
 from chassis.messaging.nats import Nats, ensure_topology
 from chassis.messaging.topology import DLQ, TOPOLOGY
 from ops.audit.stores import open_stores
-from search_svc.adapters.schema import PARTS, PRODUCTS
+from search_svc.adapters.mappings import PARTS, PRODUCTS
 from tests.e2e.shop import Shop
 
 # Leases and ledgers of the machinery, not effects of messages.

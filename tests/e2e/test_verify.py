@@ -18,7 +18,7 @@ from chassis.ids import derived_id
 from chassis.messaging.nats import Nats
 from ops.audit.stores import open_stores
 from ops.verify import verify
-from search_svc.adapters.schema import CATEGORIES, PARTS, PRODUCTS
+from search_svc.adapters.mappings import CATEGORIES, PARTS, PRODUCTS
 from tests.e2e.alterations import ALTERATIONS, CHARGES
 from tests.e2e.command import polymart
 from tests.e2e.shop import TIMEOUT, Shop

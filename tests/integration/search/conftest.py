@@ -9,7 +9,7 @@ from chassis.messaging.nats import Nats
 from devstack.engine import Engine as Server
 from devstack.search import SearchServer
 from search_svc.adapters.engine import Engine
-from search_svc.adapters.schema import Indices
+from search_svc.adapters.indices import Indices
 from tests.conftest import started
 from tests.integration.search.support import Peers, Search, peers_serving, search_service
 

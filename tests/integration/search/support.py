@@ -38,7 +38,7 @@ from chassis.money import Money
 from chassis.service import RunningService, start
 from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.engine import Engine
-from search_svc.adapters.schema import PRODUCTS
+from search_svc.adapters.mappings import PRODUCTS
 from search_svc.application.projection import apply_products
 from search_svc.bootstrap import build
 from search_svc.config import SearchConfig

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from polymart.inventory.v1.stock_pb2 import AVAILABILITY_LOW
 
 from devstack.engine import Engine as Server
-from search_svc.adapters.schema import PRODUCTS
+from search_svc.adapters.mappings import PRODUCTS
 from tests.conftest import until
 from tests.integration.search.support import Peers, Search, deleted, product, refusal, stocked, updated
 

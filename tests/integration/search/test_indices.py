@@ -12,7 +12,8 @@ from search_svc.adapters import schema
 from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.elastic_search import ElasticProductSearch
 from search_svc.adapters.engine import Engine
-from search_svc.adapters.schema import PRODUCTS, Indices
+from search_svc.adapters.indices import Indices
+from search_svc.adapters.mappings import PRODUCTS
 from search_svc.application.ports import IndexMissing
 from search_svc.application.rebuild import rebuild
 from search_svc.domain.product import Availability, Category, Product, SkuAvailability, Variant

@@ -13,7 +13,7 @@ from search_svc.adapters import elastic_search
 from search_svc.adapters.documents import shown_value
 from search_svc.adapters.elastic_search import ElasticProductSearch
 from search_svc.adapters.engine import Engine
-from search_svc.adapters.schema import Indices
+from search_svc.adapters.indices import Indices
 from search_svc.application.search import search_products
 from search_svc.domain.product import AttributeValue, Availability, Category, Product, SkuAvailability, Variant
 from search_svc.domain.query import Hit, Position, PriceRange, Query, Results, Sort

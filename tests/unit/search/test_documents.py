@@ -12,7 +12,7 @@ from search_svc.adapters.documents import (
     sku_from_document,
     sku_to_document,
 )
-from search_svc.adapters.schema import _MAPPINGS, PARTS, PRODUCTS
+from search_svc.adapters.mappings import MAPPINGS, PARTS, PRODUCTS
 from search_svc.domain.product import Product, SkuRecord
 from tests.unit.search import strategies as some
 
@@ -23,14 +23,14 @@ def test_a_product_comes_back_from_its_document_as_it_was(product: Product) -> N
     again = product_from_document(document)
     assert again == product
     assert {k: type(v) for k, v in again.attributes.items()} == {k: type(v) for k, v in product.attributes.items()}
-    assert document.keys() <= _MAPPINGS[PRODUCTS].keys()
+    assert document.keys() <= MAPPINGS[PRODUCTS].keys()
 
 
 @given(some.skus)
 def test_a_sku_comes_back_from_its_document_as_it_was(record: SkuRecord) -> None:
     document = json.loads(json.dumps(sku_to_document(record)))
     assert sku_from_document(record.sku, document) == record
-    assert document.keys() <= _MAPPINGS[PARTS].keys()
+    assert document.keys() <= MAPPINGS[PARTS].keys()
 
 
 @given(some.amounts, some.amounts)

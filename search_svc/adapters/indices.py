@@ -1,4 +1,4 @@
-"""The indices: their mappings, their making, and the record of who fills them."""
+"""The indices: their making, and the record of who fills them."""
 
 import contextlib
 import time
@@ -10,71 +10,9 @@ from elasticsearch import BadRequestError, ConflictError, NotFoundError
 
 from chassis.errors import Unavailable
 from search_svc.adapters.engine import Engine, translated
+from search_svc.adapters.mappings import ANALYSIS, CATEGORIES, MAPPINGS, PARTS, PRODUCTS, REBUILD, SCHEMA_VERSION
 from search_svc.application.ports import IndexMissing
 
-SCHEMA_VERSION = 2
-"""Raised with every change below that isn't only a new field."""
-
-PRODUCTS = "products"
-PARTS = "product-parts"
-CATEGORIES = "product-categories"
-REBUILD = "product-rebuild"
-
-_KEYWORD = {"type": "keyword"}
-_STORED_ONLY = {"type": "object", "enabled": False}
-_WORDS = {"type": "text", "analyzer": "words"}
-
-_ANALYSIS = {
-    # The stemmer named possessive_english does the same, but osmem makes it match everything.
-    "char_filter": {"possessive": {"type": "pattern_replace", "pattern": "['’][sS]\\b", "replacement": ""}},
-    "filter": {"plural": {"type": "stemmer", "language": "minimal_english"}},
-    "normalizer": {"code": {"type": "custom", "filter": ["lowercase"]}},
-    "analyzer": {
-        "words": {
-            "type": "custom",
-            "char_filter": ["possessive"],
-            "tokenizer": "standard",
-            "filter": ["lowercase", "asciifolding", "plural"],
-        },
-        # No character filter: osmem puts highlights at offsets in the filtered text.
-        "shown": {
-            "type": "custom",
-            "tokenizer": "standard",
-            "filter": ["lowercase", "asciifolding", "plural"],
-        },
-    },
-}
-
-_MAPPINGS: Mapping[str, Mapping[str, Any]] = {
-    PRODUCTS: {
-        "product_id": _KEYWORD,
-        "version": {"type": "long"},
-        "deleted": {"type": "boolean"},
-        "shown": {"type": "boolean"},
-        "name": {**_WORDS, "fields": {"shown": {"type": "text", "analyzer": "shown"}}},
-        "brand": {**_KEYWORD, "fields": {"words": _WORDS}},
-        "category_id": _KEYWORD,
-        "category_version": {"type": "long"},
-        "categories": _KEYWORD,
-        "text": _WORDS,
-        "codes": {**_KEYWORD, "normalizer": "code"},
-        # Name and value as one term: a nested document each would make indexing three times and filters twenty times
-        # as dear, a field for each name would break the limit of fields.
-        "attributes": _KEYWORD,
-        "in_stock": {"type": "boolean"},
-        "prices": _KEYWORD,
-        "price_from": _KEYWORD,
-        "rest": _STORED_ONLY,
-    },
-    PARTS: {"version": {"type": "long"}, "level": {"type": "byte"}, "product_ids": _KEYWORD},
-    CATEGORIES: {"version": {"type": "long"}, "path": _KEYWORD},
-    REBUILD: {
-        "covers": _KEYWORD,
-        "holder": _KEYWORD,
-        "until": {"type": "double"},
-        "complete": {"type": "boolean"},
-    },
-}
 _LEASE_ID = "rebuild"
 
 
@@ -114,7 +52,7 @@ class Indices:
         """Create what is missing, and indices of this version where there are those of another; idempotent, and safe
         when several do it."""
         existing = await self._existing()
-        for alias in _MAPPINGS:
+        for alias in MAPPINGS:
             if (known := existing.get(alias)) is None:
                 await self._create(alias)
             elif known.outdated:
@@ -122,7 +60,7 @@ class Indices:
 
     async def prepare(self) -> None:
         existing = await self._existing()
-        for alias in _MAPPINGS:
+        for alias in MAPPINGS:
             if alias not in existing:
                 await self._create(alias)
 
@@ -137,7 +75,7 @@ class Indices:
 
     async def built(self) -> bool:
         existing = await self._existing()
-        if missing := _MAPPINGS.keys() - existing.keys():
+        if missing := MAPPINGS.keys() - existing.keys():
             raise IndexMissing(f"no index behind {', '.join(sorted(missing))}; it is being rebuilt")
         _check_version(existing)
         lease = await self._lease()
@@ -158,7 +96,7 @@ class Indices:
 
     async def _write_lease(self, holder: str, *, until: float, complete: bool) -> bool:
         existing = await self._existing()
-        if not _MAPPINGS.keys() <= existing.keys():
+        if not MAPPINGS.keys() <= existing.keys():
             raise IndexMissing
         covered = _covered(existing)
         lease = await self._lease()
@@ -194,11 +132,11 @@ class Indices:
     async def _existing(self) -> dict[str, _Existing]:
         with translated():
             answer = await self._engine.client.indices.get(
-                index=",".join(_MAPPINGS), ignore_unavailable=True, allow_no_indices=True
+                index=",".join(MAPPINGS), ignore_unavailable=True, allow_no_indices=True
             )
         found: dict[str, _Existing] = {}
         for name, index in answer.body.items():
-            for alias in _MAPPINGS.keys() & index.get("aliases", {}).keys():
+            for alias in MAPPINGS.keys() & index.get("aliases", {}).keys():
                 found[alias] = _Existing(name, index["settings"]["index"]["uuid"])
         return found
 
@@ -214,9 +152,9 @@ class Indices:
                         "number_of_shards": 1,
                         "auto_expand_replicas": "0-1",
                         "refresh_interval": "1s",
-                        "analysis": _ANALYSIS if alias == PRODUCTS else {},
+                        "analysis": ANALYSIS if alias == PRODUCTS else {},
                     },
-                    mappings={"dynamic": "strict", "properties": _MAPPINGS[alias]},
+                    mappings={"dynamic": "strict", "properties": MAPPINGS[alias]},
                 )
             except BadRequestError as error:
                 if error.error != "resource_already_exists_exception":
