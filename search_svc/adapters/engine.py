@@ -9,6 +9,7 @@ from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import ApiError, AsyncElasticsearch, TransportError
 
 from chassis.errors import Internal, Unavailable
+from search_svc.adapters.features import Features, features_of
 from search_svc.application.ports import IndexMissing
 
 _VENDOR_TYPE = re.compile(r"application/vnd\.elasticsearch\+([a-z0-9-]+)\s*;\s*compatible-with=\d+")
@@ -42,6 +43,7 @@ class Engine:
         self._url = url
         self._timeout = timeout
         self._client: AsyncElasticsearch | None = None
+        self._features: Features | None = None
 
     async def open(self) -> None:
         # No retries here: a write sent twice would conflict with itself. Callers retry what they have read again.
@@ -63,6 +65,13 @@ class Engine:
         if self._client is None:
             raise Unavailable("the search engine isn't connected")
         return self._client
+
+    async def features(self) -> Features:
+        """What it can do; asked once. Raises Unavailable."""
+        if self._features is None:
+            with translated():
+                self._features = features_of((await self.client.info()).body)
+        return self._features
 
 
 def is_outage(status: int) -> bool:
