@@ -3,45 +3,55 @@
 import html
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 from search_svc.adapters.documents import product_from_document
 from search_svc.adapters.engine import Engine, translated
-from search_svc.adapters.facets import Clause, aggregations_of, all_of, conditions, facets_of, filters_of
+from search_svc.adapters.facets import Clause, Facets, all_of, conditions, filters_of
 from search_svc.adapters.indices import Indices
 from search_svc.adapters.mappings import PRODUCTS
 from search_svc.adapters.matching import highlighted, matching
 from search_svc.application.ports import IndexMissing
+from search_svc.domain.facets import Definitions
 from search_svc.domain.query import Hit, IndexStatus, Position, Query, Results, Sort
 
 _LIVE: Clause = {"term": {"shown": True}}
 _WINDOW = 10_000  # hits of one answer, at most: the engines' default
 
-_NOT_SHOWN = ["text", "rest.description"]
+_COUNTED = 10_000  # hits; of more the number isn't told
+_NOT_SHOWN = [
+    "text", "spelling", "attribute_kinds", "numbers", "number_steps", "price_steps", "category_levels",
+    "rest.description",
+]  # fmt: skip
 _BY_ID = [{"product_id": "asc"}]
 _BY_PRICE = {
     Sort.PRICE_ASC: [{"price_from": "asc"}, {"product_id": "asc"}],
     Sort.PRICE_DESC: [{"price_from": "desc"}, {"product_id": "asc"}],
+    Sort.NEWEST: [{"created": "desc"}, {"product_id": "asc"}],
 }
 
 
 class ElasticProductSearch:
-    def __init__(self, engine: Engine, indices: Indices):
+    """`definitions` gives what product types say of attributes."""
+
+    def __init__(self, engine: Engine, indices: Indices, definitions: Callable[[], Definitions] = dict):
         self._engine = engine
         self._indices = indices
+        self._definitions: Callable[[], Definitions] = definitions
 
     async def search(self, query: Query, *, size: int, after: Position | None, fuzzy: bool) -> Results:
         by_relevance = query.sort is Sort.RELEVANCE and bool(query.text)
         filters = filters_of(query)
+        facets = Facets(query, self._definitions(), filters)
         counted: Position | None = None
         body: dict[str, Any] = {
             "query": matching(query.text, fuzzy, [_LIVE, *conditions(query)]),
             "post_filter": all_of(filters.values()),
-            "aggregations": aggregations_of(query, filters),
+            "aggregations": facets.first(),
             "size": size + 1,
-            "track_total_hits": True,
+            "track_total_hits": _COUNTED,
             "source_excludes": _NOT_SHOWN,
         }
         if query.text:
@@ -60,20 +70,33 @@ class ElasticProductSearch:
             body["track_scores"] = bool(query.text)
             if after:
                 body["search_after"] = list(after)
+        # The same query goes to the same copy of the index: scores differ between copies.
+        preference = sha256(repr(query).encode()).hexdigest()[:16]
         with translated():
-            # The same query goes to the same copy of the index: scores differ between copies.
-            answer = await self._engine.client.search(
-                index=PRODUCTS, preference=sha256(repr(query).encode()).hexdigest()[:16], **body
-            )
+            answer = await self._engine.client.search(index=PRODUCTS, preference=preference, **body)
+        first, second = answer.get("aggregations", {}), {}
+        if more := facets.second(first):
+            with translated():
+                counts = await self._engine.client.search(
+                    index=PRODUCTS,
+                    preference=preference,
+                    query=body["query"],
+                    aggregations=more,
+                    size=0,
+                    track_total_hits=False,
+                )
+            second = counts["aggregations"]
+        total = answer["hits"]["total"]
         found = answer["hits"]["hits"]
         if by_relevance:
             found = _behind(_with_ties(found, counted), after)
         return Results(
             hits=[_hit(hit) for hit in found[:size]],
-            total=answer["hits"]["total"]["value"],
-            facets=facets_of(query, answer["aggregations"]),
+            total=min(total["value"], _COUNTED),
+            facets=facets.answer(first, second),
             more=len(found) > size,
             fuzzy=fuzzy,
+            at_least=total["relation"] == "gte" or total["value"] > _COUNTED,
         )
 
     async def matches(self, text: str) -> bool:
