@@ -26,7 +26,7 @@ class SearchServer(Engine):
         return f"http://{loopback(port)}"
 
     async def check(self, url: str) -> None:
-        answer = await asyncio.to_thread(_get, url)
+        answer = await asyncio.to_thread(ask, url)
         if not (isinstance(answer, dict) and isinstance(answer.get("version"), dict)):
             raise ConnectionError("what answers there is no search engine")
 
@@ -40,7 +40,7 @@ class SearchServer(Engine):
         raise EngineError(self.title, "osmem-server is missing (wheel osmem-server)", remedy)
 
 
-def _get(url: str) -> object:
+def ask(url: str) -> object:
     parts = urlsplit(url)
     request = Request(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
     if parts.username:
