@@ -63,6 +63,13 @@ class Engines:
         return self["elasticsearch"].url
 
     @property
+    def search_settings(self) -> dict[str, str]:
+        """What search_svc is told of its engine, by variable without the prefix; passwords among it."""
+        server = self["elasticsearch"]
+        assert isinstance(server, SearchServer)
+        return server.settings()
+
+    @property
     def smtp_address(self) -> str:
         """host:port."""
         return self["smtp"].url.removeprefix("smtp://")

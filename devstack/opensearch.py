@@ -12,11 +12,12 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
+from urllib.request import urlopen
 
 from devstack.engine import loopback
 from devstack.errors import EngineError, reason
 from devstack.jars import Java, cache_folder, fetched, find_java, one_at_a_time, read_lock
-from devstack.search import SearchServer, ask
+from devstack.search import SearchServer
 
 FILES = Path(__file__).parent
 LOCK = FILES / "opensearch.lock"
@@ -173,7 +174,7 @@ def _wait_for(url: str, node: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + TRAINING_PATIENCE
     while node.poll() is None and time.monotonic() < deadline:
         try:
-            ask(url)
+            urlopen(url, timeout=2).close()
             return
         except OSError:
             time.sleep(0.05)

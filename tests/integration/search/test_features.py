@@ -91,7 +91,9 @@ async def test_synonyms_of_several_words(made: Engine, features: Features) -> No
 async def test_a_phrase_suggester_that_leaves_out_what_would_find_nothing(made: Engine, features: Features) -> None:
     await put(made, {"plain": "red mug"}, {"plain": "blue mug"}, {"plain": "blue cup"})
     collate = {"query": {"source": {"match_phrase": {"plain": "{{suggestion}}"}}}, "prune": True}
-    suggest = {"text": "blue muk", "s": {"phrase": {"field": "plain", "collate": collate, "max_errors": 2}}}
+    generator = {"field": "plain", "min_word_length": 3, "suggest_mode": "always"}
+    phrase = {"field": "plain", "confidence": 0, "max_errors": 2, "direct_generator": [generator], "collate": collate}
+    suggest = {"text": "blue muk", "s": {"phrase": phrase}}
     try:
         answer = await made.client.search(index=INDEX, suggest=suggest)
         options = answer["suggest"]["s"][0]["options"]
