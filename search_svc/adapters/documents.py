@@ -8,7 +8,6 @@ from typing import Any
 from chassis.money import Money
 from search_svc.adapters.terms import (
     attribute_term,
-    kind_term,
     level_term,
     number_key,
     number_step,
@@ -120,7 +119,6 @@ def _counted(product: Product) -> dict[str, Any]:
     return {
         "availability": product.best_availability.name,
         "category_levels": [level_term(depth, path) for depth, path in enumerate(product.categories, 1)],
-        "attribute_kinds": [kind_term(name, value) for name, value in sorted(product.attributes.items())],
         "numbers": [attribute_term(name, number_key(number)) for name, number in numbers.items()],
         "number_steps": [attribute_term(name, number_step(number)) for name, number in numbers.items()],
         "price_steps": sorted({price_step(v.price.currency, v.price.nanos) for v in product.variants}),

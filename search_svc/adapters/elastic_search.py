@@ -9,7 +9,7 @@ from typing import Any
 
 from search_svc.adapters.documents import product_from_document
 from search_svc.adapters.engine import Engine, translated
-from search_svc.adapters.facets import Clause, Facets, all_of, conditions, filters_of
+from search_svc.adapters.facets import Clause, Facets, FoundFacets, all_of, conditions, filters_of
 from search_svc.adapters.indices import Indices
 from search_svc.adapters.mappings import PRODUCTS
 from search_svc.adapters.matching import highlighted, matching
@@ -22,7 +22,7 @@ _WINDOW = 10_000  # hits of one answer, at most: the engines' default
 
 _COUNTED = 10_000  # hits; of more the number isn't told
 _NOT_SHOWN = [
-    "text", "spelling", "attribute_kinds", "numbers", "number_steps", "price_steps", "category_levels",
+    "text", "spelling", "numbers", "number_steps", "price_steps", "category_levels",
     "rest.description",
 ]  # fmt: skip
 _BY_ID = [{"product_id": "asc"}]
@@ -45,7 +45,7 @@ class ElasticProductSearch:
         by_relevance = query.sort is Sort.RELEVANCE and bool(query.text)
         filters = filters_of(query)
         facets = Facets(query, self._definitions(), filters)
-        counted: Position | None = None
+        tied: Position | None = None
         body: dict[str, Any] = {
             "query": matching(query.text, fuzzy, [_LIVE, *conditions(query)]),
             "post_filter": all_of(filters.values()),
@@ -60,7 +60,7 @@ class ElasticProductSearch:
             body["sort"] = [{"_score": "desc"}, *_BY_ID]
             if after and size + 1 + int(after[2]) > _WINDOW:
                 # Right where scores are compared as they are shown; osmem doesn't.
-                counted = after
+                tied = after
                 body["search_after"] = list(after[:2])
             elif after:
                 body["search_after"] = [_just_above(float(after[0])), ""]
@@ -74,8 +74,8 @@ class ElasticProductSearch:
         preference = sha256(repr(query).encode()).hexdigest()[:16]
         with translated():
             answer = await self._engine.client.search(index=PRODUCTS, preference=preference, **body)
-        first, second = answer.get("aggregations", {}), {}
-        if more := facets.second(first):
+        counted, second = FoundFacets(facets, answer.get("aggregations", {})), {}
+        if more := counted.second():
             with translated():
                 counts = await self._engine.client.search(
                     index=PRODUCTS,
@@ -89,11 +89,11 @@ class ElasticProductSearch:
         total = answer["hits"]["total"]
         found = answer["hits"]["hits"]
         if by_relevance:
-            found = _behind(_with_ties(found, counted), after)
+            found = _behind(_with_ties(found, tied), after)
         return Results(
             hits=[_hit(hit) for hit in found[:size]],
             total=min(total["value"], _COUNTED),
-            facets=facets.answer(first, second),
+            facets=counted.read(second),
             more=len(found) > size,
             fuzzy=fuzzy,
             at_least=total["relation"] == "gte" or total["value"] > _COUNTED,

@@ -87,7 +87,6 @@ MAPPINGS: Mapping[str, Mapping[str, Any]] = {
         # would be as dear for them.
         "availability": _KEYWORD,
         "category_levels": _KEYWORD,
-        "attribute_kinds": _KEYWORD,
         "numbers": _KEYWORD,
         "number_steps": _KEYWORD,
         "price_steps": _KEYWORD,
