@@ -15,7 +15,9 @@ from search_svc.adapters.documents import (
 )
 from search_svc.adapters.engine import Engine, is_outage, translated
 from search_svc.adapters.mappings import CATEGORIES, PARTS, PRODUCTS
+from search_svc.adapters.popularity_documents import POPULARITY, popularity_from_document, popularity_to_document
 from search_svc.application.ports import D, DocumentRefused, Documents, IndexMissing, Stored, Write
+from search_svc.domain.popularity import PopularityRecord
 from search_svc.domain.product import Category, Product, SkuRecord
 
 _BULK_BYTES = 5 * 1024 * 1024
@@ -101,6 +103,9 @@ class ElasticIndex:
         self.skus: Documents[SkuRecord] = ElasticDocuments(engine, PARTS, sku_to_document, sku_from_document)
         self.categories: Documents[Category] = ElasticDocuments(
             engine, CATEGORIES, category_to_document, category_from_document
+        )
+        self.popularity: Documents[PopularityRecord] = ElasticDocuments(
+            engine, POPULARITY, popularity_to_document, popularity_from_document
         )
 
     async def behind(self, categories: Sequence[Category], limit: int) -> Sequence[str]:
