@@ -125,6 +125,12 @@ class ElasticSales:
         filled = lease is not None and lease.filled
         return await self._write_lease(_Lease(holder, time.time() + seconds, filled), lease)
 
+    async def renew(self, holder: str, seconds: float) -> bool:
+        lease = await self._lease()
+        if lease is None or lease.holder != holder:
+            return False
+        return await self._write_lease(_Lease(holder, time.time() + seconds, lease.filled), lease)
+
     async def filled(self) -> bool:
         lease = await self._lease()
         return lease is not None and lease.filled

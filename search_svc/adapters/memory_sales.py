@@ -64,6 +64,13 @@ class MemorySales:
         self._holder, self._until = holder, self._clock() + seconds
         return True
 
+    async def renew(self, holder: str, seconds: float) -> bool:
+        await self._wait()
+        if self._holder != holder:
+            return False
+        self._until = self._clock() + seconds
+        return True
+
     async def filled(self) -> bool:
         await self._wait()
         return self._filled

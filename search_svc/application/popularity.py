@@ -75,7 +75,8 @@ async def _read_again(holder: str, sales: Sales, history: SalesHistory, since: i
     log.info("reading the window's orders again")
     async for news in history.sales(since):
         await record_sales(news, orders=sales.orders, since=since)
-        if not await sales.take(holder, LEASE_SECONDS):
+        # Where they were lost meanwhile, so was what has been read until here.
+        if not await sales.renew(holder, LEASE_SECONDS):
             return False
     return await sales.complete(holder)
 
@@ -95,6 +96,9 @@ async def _recompute(
         known = {key for key in wanted.keys() | shown.keys() if wanted.get(key, 0.0) != shown.get(key, 0.0)}
     result = dict(shown or {})
     for keys in _chunks(sorted(known), _CHUNK):
+        # Before anything is written: what was just added up may be lost by now, and made anew empty by another.
+        if not await sales.renew(holder, LEASE_SECONDS):
+            return None
         recorded = await index.popularity.read(keys) if shown is None else {}
         news = {key: Popularity(wanted.get(key, 0.0), now) for key in keys}
         for key, stored in recorded.items():
@@ -102,8 +106,6 @@ async def _recompute(
                 news[key] = stored.document.popularity
         # What another, whose clock is ahead, has recorded stays for now, and is compared again the next time.
         result |= {key: popularity.value for key, popularity in (await apply_popularity(news, index=index)).items()}
-        if not await sales.take(holder, LEASE_SECONDS):
-            return None
     return {key: value for key, value in result.items() if value}
 
 

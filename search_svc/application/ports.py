@@ -161,7 +161,11 @@ class Sales(Protocol):
         ...
 
     async def take(self, holder: str, seconds: float) -> bool:
-        """Take or renew the right to keep them; False while another holds it. It is lost with the orders."""
+        """Take the right to keep them; False while another holds it. It is lost with the orders."""
+        ...
+
+    async def renew(self, holder: str, seconds: float) -> bool:
+        """Hold it for longer; False if it went to another, or was lost with the orders, since it was taken."""
         ...
 
     async def filled(self) -> bool:
@@ -169,7 +173,7 @@ class Sales(Protocol):
         ...
 
     async def complete(self, holder: str) -> bool:
-        """Record that they are; False if the lease went to another meanwhile."""
+        """Record that they are; False where renewing would be."""
         ...
 
 
