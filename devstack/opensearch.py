@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import zipfile
@@ -16,6 +17,7 @@ from urllib.request import urlopen
 
 from devstack.engine import loopback
 from devstack.errors import EngineError, reason
+from devstack.home import Home
 from devstack.jars import Java, cache_folder, fetched, find_java, one_at_a_time, read_lock
 from devstack.search import SearchServer
 
@@ -178,3 +180,16 @@ def _wait_for(url: str, node: subprocess.Popen[bytes]) -> None:
             return
         except OSError:
             time.sleep(0.05)
+
+
+def main() -> None:
+    """Fetch and prepare it ahead of its first start: `python -m devstack.opensearch`."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            OpenSearch(Home(Path(folder), progress=lambda text: print(text, file=sys.stderr)))._prepare()  # noqa: T201
+        except EngineError as error:
+            sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
