@@ -58,6 +58,15 @@ class OpenSearch(SearchServer):
     # A machine that does a lot else takes its time with a Java that starts.
     start_patience: ClassVar[float] = 120
 
+    async def check(self, url: str) -> None:
+        await super().check(url)
+        if not self.external:
+            # It answers before it has read what indices it has, and would say that there are none.
+            health = await asyncio.to_thread(
+                urlopen, f"{url}/_cluster/health?wait_for_status=yellow&timeout=1s", None, 3
+            )
+            health.close()
+
     async def prepare(self) -> None:
         await asyncio.to_thread(self._prepare)
 
