@@ -58,8 +58,7 @@ MAPPINGS: Mapping[str, Mapping[str, Any]] = {
         # as dear, a field for each name would break the limit of fields.
         "attributes": _KEYWORD,
         "in_stock": {"type": "boolean"},
-        # Units sold of late; a product without the field counts as 0.
-        "popularity": {"type": "long"},
+        "popularity": {"type": "float"},
         "prices": _KEYWORD,
         "price_from": _KEYWORD,
         "rest": _STORED_ONLY,
