@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change below that isn't only a new field."""
 
 PRODUCTS = "products"
@@ -47,12 +47,18 @@ MAPPINGS: Mapping[str, Mapping[str, Any]] = {
         "category_id": _KEYWORD,
         "category_version": {"type": "long"},
         "categories": _KEYWORD,
+        # The name with its joined words and measures.
+        "title": _WORDS,
+        "things": _WORDS,
+        "description": _WORDS,
+        "values": _WORDS,
         "text": _WORDS,
         "codes": {**_KEYWORD, "normalizer": "code"},
         # Name and value as one term: a nested document each would make indexing three times and filters twenty times
         # as dear, a field for each name would break the limit of fields.
         "attributes": _KEYWORD,
         "in_stock": {"type": "boolean"},
+        "popularity": {"type": "float"},
         "prices": _KEYWORD,
         "price_from": _KEYWORD,
         "rest": _STORED_ONLY,
