@@ -75,12 +75,18 @@ MAPPINGS: Mapping[str, Mapping[str, Any]] = {
         "category_id": _KEYWORD,
         "category_version": {"type": "long"},
         "categories": {**_KEYWORD, "fields": {"prefixes": _PREFIXES}},
+        # The name with its joined words and measures.
+        "title": _WORDS,
+        "things": _WORDS,
+        "description": _WORDS,
+        "values": _WORDS,
         "text": _WORDS,
         "codes": {**_KEYWORD, "normalizer": "code"},
         # Name and value as one term: a nested document each would make indexing three times and filters twenty times
         # as dear, a field for each name would break the limit of fields.
         "attributes": _KEYWORD,
         "in_stock": {"type": "boolean"},
+        "popularity": {"type": "float"},
         "prices": _KEYWORD,
         "price_from": _KEYWORD,
         # What facets choose from and count by, and numbers as keywords that sort as numbers do: a nested document each

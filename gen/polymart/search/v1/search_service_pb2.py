@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from polymart.catalog.v1 import product_pb2 as polymart_dot_catalog_dot_v1_dot_product__pb2
 from polymart.inventory.v1 import stock_pb2 as polymart_dot_inventory_dot_v1_dot_stock__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'polymart/search/v1/search_service.proto\x12\x12polymart.search.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/type/money.proto\x1a!polymart/catalog/v1/product.proto\x1a!polymart/inventory/v1/stock.proto\"\xa1\x02\n\x15SearchProductsRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\x06\x66ilter\x18\x02 \x01(\x0b\x32 .polymart.search.v1.SearchFilterB\x04\xe2\x41\x01\x01\x12\x1e\n\x10\x61ttribute_facets\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x04sort\x18\x06 \x01(\x0e\x32\x1d.polymart.search.v1.SortOrderB\x04\xe2\x41\x01\x01\x12\x19\n\x0bskip_facets\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rcurrency_code\x18\n \x01(\tB\x04\xe2\x41\x01\x01\"\xc9\x02\n\x0cSearchFilter\x12\x14\n\x06\x62rands\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x18\n\ncategories\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12=\n\nattributes\x18\x03 \x03(\x0b\x32#.polymart.search.v1.AttributeFilterB\x04\xe2\x41\x01\x01\x12\x33\n\x05price\x18\x04 \x01(\x0b\x32\x1e.polymart.search.v1.PriceRangeB\x04\xe2\x41\x01\x01\x12\x16\n\x08in_stock\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12:\n\x0cprice_ranges\x18\x06 \x03(\x0b\x32\x1e.polymart.search.v1.PriceRangeB\x04\xe2\x41\x01\x01\x12\x41\n\x0e\x61vailabilities\x18\x07 \x03(\x0e\x32#.polymart.inventory.v1.AvailabilityB\x04\xe2\x41\x01\x01\"r\n\x0f\x41ttributeFilter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06values\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x06ranges\x18\x03 \x03(\x0b\x32\x1f.polymart.search.v1.NumberRangeB\x04\xe2\x41\x01\x01\"q\n\x0bNumberRange\x12\x16\n\x03min\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x16\n\x03max\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x18\n\x05\x62\x65low\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_maxB\x08\n\x06_below\"\xa0\x01\n\nPriceRange\x12\x1b\n\rcurrency_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x03min\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12%\n\x03max\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12\'\n\x05\x62\x65low\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\"\xd2\x01\n\x16SearchProductsResponse\x12+\n\x04hits\x18\x01 \x03(\x0b\x32\x1d.polymart.search.v1.SearchHit\x12\x12\n\ntotal_size\x18\x02 \x01(\x03\x12)\n\x06\x66\x61\x63\x65ts\x18\x03 \x03(\x0b\x32\x19.polymart.search.v1.Facet\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12\x14\n\x0c\x64id_you_mean\x18\x06 \x01(\t\x12\x1d\n\x15total_size_is_minimum\x18\x07 \x01(\x08\"\x8c\x03\n\tSearchHit\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62rand\x18\x03 \x01(\t\x12\x15\n\rcategory_path\x18\x04 \x03(\t\x12&\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x39\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\x11\n\thighlight\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12\x41\n\nattributes\x18\t \x03(\x0b\x32-.polymart.search.v1.SearchHit.AttributesEntry\x12\x17\n\x0fproduct_version\x18\n \x01(\x03\x1aV\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.polymart.catalog.v1.AttributeValue:\x02\x38\x01\"S\n\x05\x46\x61\x63\x65t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x06values\x18\x02 \x03(\x0b\x32\x1e.polymart.search.v1.FacetValue\x12\x0c\n\x04unit\x18\x03 \x01(\t\"\xa5\x01\n\nFacetValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x33\n\x0bprice_range\x18\x03 \x01(\x0b\x32\x1e.polymart.search.v1.PriceRange\x12\x35\n\x0cnumber_range\x18\x04 \x01(\x0b\x32\x1f.polymart.search.v1.NumberRange\x12\r\n\x05\x64\x65pth\x18\x05 \x01(\x05\"\x17\n\x15GetIndexStatusRequest\"]\n\x0bIndexStatus\x12\r\n\x05index\x18\x01 \x01(\t\x12\x10\n\x08products\x18\x02 \x01(\x03\x12\x19\n\x11products_in_stock\x18\x03 \x01(\x03\x12\x12\n\nrebuilding\x18\x04 \x01(\x08\"H\n\x19SuggestCompletionsRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\"Q\n\x1aSuggestCompletionsResponse\x12\x33\n\x0b\x63ompletions\x18\x01 \x03(\x0b\x32\x1e.polymart.search.v1.Completion\"`\n\nCompletion\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".polymart.search.v1.CompletionKind\x12\x12\n\nproduct_id\x18\x03 \x01(\t\"c\n\x18ListSearchedTextsRequest\x12\x12\n\x04\x64\x61ys\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cwithout_hits\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\"L\n\x19ListSearchedTextsResponse\x12/\n\x05texts\x18\x01 \x03(\x0b\x32 .polymart.search.v1.SearchedText\"M\n\x0cSearchedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08searches\x18\x02 \x01(\x03\x12\x1d\n\x15searches_without_hits\x18\x03 \x01(\x03*s\n\tSortOrder\x12\x1a\n\x16SORT_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14SORT_ORDER_PRICE_ASC\x10\x01\x12\x19\n\x15SORT_ORDER_PRICE_DESC\x10\x02\x12\x15\n\x11SORT_ORDER_NEWEST\x10\x03*\xa3\x01\n\x0e\x43ompletionKind\x12\x1f\n\x1b\x43OMPLETION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43OMPLETION_KIND_PRODUCT\x10\x01\x12\x19\n\x15\x43OMPLETION_KIND_BRAND\x10\x02\x12\x1c\n\x18\x43OMPLETION_KIND_CATEGORY\x10\x03\x12\x1a\n\x16\x43OMPLETION_KIND_SEARCH\x10\x04\x32\xbd\x03\n\rSearchService\x12g\n\x0eSearchProducts\x12).polymart.search.v1.SearchProductsRequest\x1a*.polymart.search.v1.SearchProductsResponse\x12s\n\x12SuggestCompletions\x12-.polymart.search.v1.SuggestCompletionsRequest\x1a..polymart.search.v1.SuggestCompletionsResponse\x12p\n\x11ListSearchedTexts\x12,.polymart.search.v1.ListSearchedTextsRequest\x1a-.polymart.search.v1.ListSearchedTextsResponse\x12\\\n\x0eGetIndexStatus\x12).polymart.search.v1.GetIndexStatusRequest\x1a\x1f.polymart.search.v1.IndexStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'polymart/search/v1/search_service.proto\x12\x12polymart.search.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a!polymart/catalog/v1/product.proto\x1a!polymart/inventory/v1/stock.proto\"\xa1\x02\n\x15SearchProductsRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\x06\x66ilter\x18\x02 \x01(\x0b\x32 .polymart.search.v1.SearchFilterB\x04\xe2\x41\x01\x01\x12\x1e\n\x10\x61ttribute_facets\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x04sort\x18\x06 \x01(\x0e\x32\x1d.polymart.search.v1.SortOrderB\x04\xe2\x41\x01\x01\x12\x19\n\x0bskip_facets\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rcurrency_code\x18\n \x01(\tB\x04\xe2\x41\x01\x01\"\xc9\x02\n\x0cSearchFilter\x12\x14\n\x06\x62rands\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x18\n\ncategories\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12=\n\nattributes\x18\x03 \x03(\x0b\x32#.polymart.search.v1.AttributeFilterB\x04\xe2\x41\x01\x01\x12\x33\n\x05price\x18\x04 \x01(\x0b\x32\x1e.polymart.search.v1.PriceRangeB\x04\xe2\x41\x01\x01\x12\x16\n\x08in_stock\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12:\n\x0cprice_ranges\x18\x06 \x03(\x0b\x32\x1e.polymart.search.v1.PriceRangeB\x04\xe2\x41\x01\x01\x12\x41\n\x0e\x61vailabilities\x18\x07 \x03(\x0e\x32#.polymart.inventory.v1.AvailabilityB\x04\xe2\x41\x01\x01\"r\n\x0f\x41ttributeFilter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06values\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x06ranges\x18\x03 \x03(\x0b\x32\x1f.polymart.search.v1.NumberRangeB\x04\xe2\x41\x01\x01\"q\n\x0bNumberRange\x12\x16\n\x03min\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x16\n\x03max\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x18\n\x05\x62\x65low\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_maxB\x08\n\x06_below\"\xa0\x01\n\nPriceRange\x12\x1b\n\rcurrency_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x03min\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12%\n\x03max\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12\'\n\x05\x62\x65low\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\"\xd2\x01\n\x16SearchProductsResponse\x12+\n\x04hits\x18\x01 \x03(\x0b\x32\x1d.polymart.search.v1.SearchHit\x12\x12\n\ntotal_size\x18\x02 \x01(\x03\x12)\n\x06\x66\x61\x63\x65ts\x18\x03 \x03(\x0b\x32\x19.polymart.search.v1.Facet\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12\x14\n\x0c\x64id_you_mean\x18\x06 \x01(\t\x12\x1d\n\x15total_size_is_minimum\x18\x07 \x01(\x08\"\x8c\x03\n\tSearchHit\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62rand\x18\x03 \x01(\t\x12\x15\n\rcategory_path\x18\x04 \x03(\t\x12&\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x39\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\x11\n\thighlight\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12\x41\n\nattributes\x18\t \x03(\x0b\x32-.polymart.search.v1.SearchHit.AttributesEntry\x12\x17\n\x0fproduct_version\x18\n \x01(\x03\x1aV\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.polymart.catalog.v1.AttributeValue:\x02\x38\x01\"S\n\x05\x46\x61\x63\x65t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x06values\x18\x02 \x03(\x0b\x32\x1e.polymart.search.v1.FacetValue\x12\x0c\n\x04unit\x18\x03 \x01(\t\"\xa5\x01\n\nFacetValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x33\n\x0bprice_range\x18\x03 \x01(\x0b\x32\x1e.polymart.search.v1.PriceRange\x12\x35\n\x0cnumber_range\x18\x04 \x01(\x0b\x32\x1f.polymart.search.v1.NumberRange\x12\r\n\x05\x64\x65pth\x18\x05 \x01(\x05\"\x17\n\x15GetIndexStatusRequest\"]\n\x0bIndexStatus\x12\r\n\x05index\x18\x01 \x01(\t\x12\x10\n\x08products\x18\x02 \x01(\x03\x12\x19\n\x11products_in_stock\x18\x03 \x01(\x03\x12\x12\n\nrebuilding\x18\x04 \x01(\x08\"H\n\x19SuggestCompletionsRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\"Q\n\x1aSuggestCompletionsResponse\x12\x33\n\x0b\x63ompletions\x18\x01 \x03(\x0b\x32\x1e.polymart.search.v1.Completion\"`\n\nCompletion\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".polymart.search.v1.CompletionKind\x12\x12\n\nproduct_id\x18\x03 \x01(\t\"c\n\x18ListSearchedTextsRequest\x12\x12\n\x04\x64\x61ys\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cwithout_hits\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\"L\n\x19ListSearchedTextsResponse\x12/\n\x05texts\x18\x01 \x03(\x0b\x32 .polymart.search.v1.SearchedText\"M\n\x0cSearchedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08searches\x18\x02 \x01(\x03\x12\x1d\n\x15searches_without_hits\x18\x03 \x01(\x03\"h\n\x1bListTrendingProductsRequest\x12\x16\n\x08\x63\x61tegory\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x99\x01\n\x1cListTrendingProductsResponse\x12\x35\n\x08products\x18\x01 \x03(\x0b\x32#.polymart.search.v1.TrendingProduct\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcb\x01\n\x0fTrendingProduct\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62rand\x18\x03 \x01(\t\x12\x15\n\rcategory_path\x18\x04 \x03(\t\x12&\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x39\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\r\n\x05units\x18\x07 \x01(\x03*s\n\tSortOrder\x12\x1a\n\x16SORT_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14SORT_ORDER_PRICE_ASC\x10\x01\x12\x19\n\x15SORT_ORDER_PRICE_DESC\x10\x02\x12\x15\n\x11SORT_ORDER_NEWEST\x10\x03*\xa3\x01\n\x0e\x43ompletionKind\x12\x1f\n\x1b\x43OMPLETION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43OMPLETION_KIND_PRODUCT\x10\x01\x12\x19\n\x15\x43OMPLETION_KIND_BRAND\x10\x02\x12\x1c\n\x18\x43OMPLETION_KIND_CATEGORY\x10\x03\x12\x1a\n\x16\x43OMPLETION_KIND_SEARCH\x10\x04\x32\xb8\x04\n\rSearchService\x12g\n\x0eSearchProducts\x12).polymart.search.v1.SearchProductsRequest\x1a*.polymart.search.v1.SearchProductsResponse\x12s\n\x12SuggestCompletions\x12-.polymart.search.v1.SuggestCompletionsRequest\x1a..polymart.search.v1.SuggestCompletionsResponse\x12p\n\x11ListSearchedTexts\x12,.polymart.search.v1.ListSearchedTextsRequest\x1a-.polymart.search.v1.ListSearchedTextsResponse\x12\\\n\x0eGetIndexStatus\x12).polymart.search.v1.GetIndexStatusRequest\x1a\x1f.polymart.search.v1.IndexStatus\x12y\n\x14ListTrendingProducts\x12/.polymart.search.v1.ListTrendingProductsRequest\x1a\x30.polymart.search.v1.ListTrendingProductsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -97,46 +98,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSEARCHEDTEXTSREQUEST'].fields_by_name['without_hits']._serialized_options = b'\342A\001\001'
   _globals['_LISTSEARCHEDTEXTSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSEARCHEDTEXTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
-  _globals['_SORTORDER']._serialized_start=2707
-  _globals['_SORTORDER']._serialized_end=2822
-  _globals['_COMPLETIONKIND']._serialized_start=2825
-  _globals['_COMPLETIONKIND']._serialized_end=2988
-  _globals['_SEARCHPRODUCTSREQUEST']._serialized_start=192
-  _globals['_SEARCHPRODUCTSREQUEST']._serialized_end=481
-  _globals['_SEARCHFILTER']._serialized_start=484
-  _globals['_SEARCHFILTER']._serialized_end=813
-  _globals['_ATTRIBUTEFILTER']._serialized_start=815
-  _globals['_ATTRIBUTEFILTER']._serialized_end=929
-  _globals['_NUMBERRANGE']._serialized_start=931
-  _globals['_NUMBERRANGE']._serialized_end=1044
-  _globals['_PRICERANGE']._serialized_start=1047
-  _globals['_PRICERANGE']._serialized_end=1207
-  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_start=1210
-  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_end=1420
-  _globals['_SEARCHHIT']._serialized_start=1423
-  _globals['_SEARCHHIT']._serialized_end=1819
-  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_start=1733
-  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_end=1819
-  _globals['_FACET']._serialized_start=1821
-  _globals['_FACET']._serialized_end=1904
-  _globals['_FACETVALUE']._serialized_start=1907
-  _globals['_FACETVALUE']._serialized_end=2072
-  _globals['_GETINDEXSTATUSREQUEST']._serialized_start=2074
-  _globals['_GETINDEXSTATUSREQUEST']._serialized_end=2097
-  _globals['_INDEXSTATUS']._serialized_start=2099
-  _globals['_INDEXSTATUS']._serialized_end=2192
-  _globals['_SUGGESTCOMPLETIONSREQUEST']._serialized_start=2194
-  _globals['_SUGGESTCOMPLETIONSREQUEST']._serialized_end=2266
-  _globals['_SUGGESTCOMPLETIONSRESPONSE']._serialized_start=2268
-  _globals['_SUGGESTCOMPLETIONSRESPONSE']._serialized_end=2349
-  _globals['_COMPLETION']._serialized_start=2351
-  _globals['_COMPLETION']._serialized_end=2447
-  _globals['_LISTSEARCHEDTEXTSREQUEST']._serialized_start=2449
-  _globals['_LISTSEARCHEDTEXTSREQUEST']._serialized_end=2548
-  _globals['_LISTSEARCHEDTEXTSRESPONSE']._serialized_start=2550
-  _globals['_LISTSEARCHEDTEXTSRESPONSE']._serialized_end=2626
-  _globals['_SEARCHEDTEXT']._serialized_start=2628
-  _globals['_SEARCHEDTEXT']._serialized_end=2705
-  _globals['_SEARCHSERVICE']._serialized_start=2991
-  _globals['_SEARCHSERVICE']._serialized_end=3436
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['category']._loaded_options = None
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['category']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_SORTORDER']._serialized_start=3208
+  _globals['_SORTORDER']._serialized_end=3323
+  _globals['_COMPLETIONKIND']._serialized_start=3326
+  _globals['_COMPLETIONKIND']._serialized_end=3489
+  _globals['_SEARCHPRODUCTSREQUEST']._serialized_start=225
+  _globals['_SEARCHPRODUCTSREQUEST']._serialized_end=514
+  _globals['_SEARCHFILTER']._serialized_start=517
+  _globals['_SEARCHFILTER']._serialized_end=846
+  _globals['_ATTRIBUTEFILTER']._serialized_start=848
+  _globals['_ATTRIBUTEFILTER']._serialized_end=962
+  _globals['_NUMBERRANGE']._serialized_start=964
+  _globals['_NUMBERRANGE']._serialized_end=1077
+  _globals['_PRICERANGE']._serialized_start=1080
+  _globals['_PRICERANGE']._serialized_end=1240
+  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_start=1243
+  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_end=1453
+  _globals['_SEARCHHIT']._serialized_start=1456
+  _globals['_SEARCHHIT']._serialized_end=1852
+  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_start=1766
+  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_end=1852
+  _globals['_FACET']._serialized_start=1854
+  _globals['_FACET']._serialized_end=1937
+  _globals['_FACETVALUE']._serialized_start=1940
+  _globals['_FACETVALUE']._serialized_end=2105
+  _globals['_GETINDEXSTATUSREQUEST']._serialized_start=2107
+  _globals['_GETINDEXSTATUSREQUEST']._serialized_end=2130
+  _globals['_INDEXSTATUS']._serialized_start=2132
+  _globals['_INDEXSTATUS']._serialized_end=2225
+  _globals['_SUGGESTCOMPLETIONSREQUEST']._serialized_start=2227
+  _globals['_SUGGESTCOMPLETIONSREQUEST']._serialized_end=2299
+  _globals['_SUGGESTCOMPLETIONSRESPONSE']._serialized_start=2301
+  _globals['_SUGGESTCOMPLETIONSRESPONSE']._serialized_end=2382
+  _globals['_COMPLETION']._serialized_start=2384
+  _globals['_COMPLETION']._serialized_end=2480
+  _globals['_LISTSEARCHEDTEXTSREQUEST']._serialized_start=2482
+  _globals['_LISTSEARCHEDTEXTSREQUEST']._serialized_end=2581
+  _globals['_LISTSEARCHEDTEXTSRESPONSE']._serialized_start=2583
+  _globals['_LISTSEARCHEDTEXTSRESPONSE']._serialized_end=2659
+  _globals['_SEARCHEDTEXT']._serialized_start=2661
+  _globals['_SEARCHEDTEXT']._serialized_end=2738
+  _globals['_LISTTRENDINGPRODUCTSREQUEST']._serialized_start=2740
+  _globals['_LISTTRENDINGPRODUCTSREQUEST']._serialized_end=2844
+  _globals['_LISTTRENDINGPRODUCTSRESPONSE']._serialized_start=2847
+  _globals['_LISTTRENDINGPRODUCTSRESPONSE']._serialized_end=3000
+  _globals['_TRENDINGPRODUCT']._serialized_start=3003
+  _globals['_TRENDINGPRODUCT']._serialized_end=3206
+  _globals['_SEARCHSERVICE']._serialized_start=3492
+  _globals['_SEARCHSERVICE']._serialized_end=4060
 # @@protoc_insertion_point(module_scope)
