@@ -5,6 +5,7 @@ from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceStub
 from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from polymart.search.v1.search_service_pb2_grpc import add_SearchServiceServicer_to_server
 
+from chassis.clock import SystemClock
 from chassis.ids import uuid7
 from chassis.inbox.port import NoInbox
 from chassis.messaging.nats import Nats
@@ -15,19 +16,29 @@ from chassis.rpc.client import RpcClient
 from chassis.service import Check, Service, Servicer
 from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.elastic_search import ElasticProductSearch
+from search_svc.adapters.elastic_search_log import ElasticSearchLog
+from search_svc.adapters.elastic_suggest import ElasticSuggestions
 from search_svc.adapters.engine import Engine
+from search_svc.adapters.grpc_product_types import GrpcProductTypes
 from search_svc.adapters.grpc_sources import GrpcSources
 from search_svc.adapters.indices import Indices
+from search_svc.adapters.synonyms_file import SynonymsFile
 from search_svc.application.ports import Index
+from search_svc.application.search_log import SearchCounts
 from search_svc.config import SearchConfig
+from search_svc.domain.synonyms import Synonyms
 from search_svc.entrypoints.grpc import SearchServicer
 from search_svc.entrypoints.keeper import IndexKeeper
 from search_svc.entrypoints.messages import HANDLERS
+from search_svc.entrypoints.periodic import Periodic
 
 NAME = "search_svc"
 
 # The engine's work is by the request as much as by the document.
 _BATCH = 1_000
+# Seconds. What was searched for is lost with a process that is killed, if it wasn't written yet.
+_FLUSH = 5.0
+_REFRESH = 60.0
 
 
 def build(config: SearchConfig) -> Service:
@@ -39,7 +50,10 @@ def build(config: SearchConfig) -> Service:
     catalog = RpcClient(config.catalog_address, CatalogServiceStub)
     taxonomy = RpcClient(config.catalog_address, TaxonomyServiceStub)
     inventory = RpcClient(config.inventory_address, InventoryServiceStub)
-    indices, index = Indices(engine), ElasticIndex(engine)
+    indices, index, suggestions = Indices(engine), ElasticIndex(engine), ElasticSuggestions(engine)
+    searches = SearchCounts(ElasticSearchLog(engine, writer=uuid7()), SystemClock())
+    types = GrpcProductTypes(taxonomy)
+    synonyms = SynonymsFile(config.synonyms_file) if config.synonyms_file else Synonyms
     keeper = IndexKeeper(holder=uuid7(), lease=indices, index=index, sources=GrpcSources(catalog, taxonomy, inventory))
     # Documents carry versions, so a message may come again.
     inbox: NoInbox[Index] = NoInbox(index)
@@ -56,11 +70,24 @@ def build(config: SearchConfig) -> Service:
         servicers=[
             Servicer(
                 add_SearchServiceServicer_to_server,
-                SearchServicer(ElasticProductSearch(engine, indices)),
+                SearchServicer(
+                    ElasticProductSearch(engine, indices, lambda: types.known, synonyms),
+                    completions=suggestions,
+                    spelling=suggestions,
+                    searches=searches,
+                    token_key=config.token_key,
+                ),
                 "polymart.search.v1.SearchService",
             )
         ],
-        workers=[keeper, *subscriptions],
+        workers=[
+            # The first, so that what the last searches asked for is written, too.
+            Periodic("search log", _FLUSH, searches.flush, last=True),
+            Periodic("popular searches", _REFRESH, searches.tidy, searches.refresh),
+            Periodic("product types", _REFRESH, types.refresh),
+            keeper,
+            *subscriptions,
+        ],
     )
 
 

@@ -64,7 +64,7 @@ class Variant:
 @dataclass(frozen=True, slots=True)
 class Product:
     """One version of a product; of a deleted one only id and version remain. Only an `active` one is shown.
-    `availability` is by SKU."""
+    `availability` is by SKU, `created` in microseconds since 1970."""
 
     product_id: str
     version: int
@@ -78,6 +78,7 @@ class Product:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     availability: Mapping[str, SkuAvailability] = field(default_factory=dict)
+    created: int = 0
 
     @property
     def skus(self) -> frozenset[str]:
