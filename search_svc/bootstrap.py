@@ -27,10 +27,12 @@ from search_svc.adapters.grpc_product_types import GrpcProductTypes
 from search_svc.adapters.grpc_sources import GrpcSources
 from search_svc.adapters.indices import Indices
 from search_svc.adapters.order_history import OrderHistory
+from search_svc.adapters.synonyms_file import SynonymsFile
 from search_svc.application.popularity import Window
 from search_svc.application.ports import Index, Sales
 from search_svc.application.search_log import SearchCounts
 from search_svc.config import SearchConfig
+from search_svc.domain.synonyms import Synonyms
 from search_svc.entrypoints.grpc import SearchServicer
 from search_svc.entrypoints.keeper import IndexKeeper
 from search_svc.entrypoints.messages import HANDLERS, sales_handlers
@@ -75,6 +77,7 @@ def build(config: SearchConfig) -> Service:
     trending = TrendingLister(
         sales=sales, index=index, products=ElasticShownProducts(engine), window=window, token_key=config.token_key
     )
+    synonyms = SynonymsFile(config.synonyms_file) if config.synonyms_file else Synonyms
     # Documents carry versions, so a message may come again.
     inbox: NoInbox[Index] = NoInbox(index)
     subscriptions = [
@@ -93,7 +96,7 @@ def build(config: SearchConfig) -> Service:
             Servicer(
                 add_SearchServiceServicer_to_server,
                 SearchServicer(
-                    ElasticProductSearch(engine, indices, lambda: types.known),
+                    ElasticProductSearch(engine, indices, lambda: types.known, synonyms),
                     trending,
                     completions=suggestions,
                     spelling=suggestions,

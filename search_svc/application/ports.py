@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from chassis.errors import PolymartError, Unavailable
 from search_svc.domain.popularity import PopularityRecord, Sale
 from search_svc.domain.product import Category, Product, SkuAvailability, SkuRecord
-from search_svc.domain.query import IndexStatus, Position, Query, Results
+from search_svc.domain.query import IndexStatus, Position, Query, Relaxed, Results
 from search_svc.domain.suggestion import Completion, SearchedText
 
 D = TypeVar("D", Product, SkuRecord, Category, PopularityRecord, Sale)
@@ -83,10 +83,10 @@ class Index(Protocol):
 class ProductSearch(Protocol):
     """Queries over what the last refresh saw. Raise IndexMissing, Unavailable."""
 
-    async def search(self, query: Query, *, size: int, after: Position | None, fuzzy: bool) -> Results: ...
+    async def search(self, query: Query, *, size: int, after: Position | None, relaxed: Relaxed) -> Results: ...
 
     async def matches(self, text: str) -> bool:
-        """Whether any product matches, whatever the filters."""
+        """Whether any product has all that the text asks for, whatever the filters."""
         ...
 
     async def status(self) -> IndexStatus: ...

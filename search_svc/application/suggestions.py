@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from search_svc.application.ports import Completions, ProductSearch, Spelling
-from search_svc.domain.query import Query, Results
+from search_svc.domain.query import Query, Relaxed, Results
 from search_svc.domain.suggestion import Completion, begun_by, merged, words
 
 _SEARCHES = 2
@@ -25,11 +25,11 @@ async def complete(text: str, *, size: int, popular: Sequence[str], completions:
 
 async def did_you_mean(query: Query, results: Results, *, spelling: Spelling, index: ProductSearch) -> str:
     """Another spelling of the text, from the index's own words, by which far more is found; empty if there is none."""
-    typed = 0 if results.fuzzy else results.total
+    typed = 0 if results.relaxed is Relaxed.TYPOS else results.total
     if not query.text or typed > _FEW:
         return ""
     for candidate in await spelling.corrections(query.text):
         other = replace(query, text=candidate, facets=False)
-        if (await index.search(other, size=1, after=None, fuzzy=False)).total > typed * _TIMES:
+        if (await index.search(other, size=1, after=None, relaxed=Relaxed.NOTHING)).total > typed * _TIMES:
             return candidate
     return ""

@@ -16,6 +16,14 @@ class Sort(Enum):
     NEWEST = "-created"
 
 
+class Relaxed(Enum):
+    """What was given up so that something is found."""
+
+    NOTHING = 0
+    TYPOS = 1
+    FEWER_WORDS = 2
+
+
 @dataclass(frozen=True, slots=True)
 class PriceRange:
     """Amounts in nanos of `currency`: both ends are included, `below` is not."""
@@ -39,7 +47,7 @@ class NumberRange:
 class Query:
     """`attributes` holds the values and the ranges of numbers allowed for each name; an empty sequence anywhere is no
     condition. Where no `attribute_facets` are named, the data choose. Price ranges are counted in `currency`, or in
-    the one that most hits have."""
+    the one that most hits have. `explain`: hits say where their scores come from."""
 
     text: str = ""
     brands: Sequence[str] = ()
@@ -53,6 +61,7 @@ class Query:
     facets: bool = True
     currency: str = ""
     sort: Sort = Sort.RELEVANCE
+    explain: bool = False
 
     @property
     def filtered(self) -> bool:
@@ -68,6 +77,15 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class ScorePart:
+    """A score is the sum of its parts times those of them that are factors."""
+
+    name: str
+    value: float
+    factor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """`highlight` is HTML. `position` says where the hit stands, for the page after it."""
 
@@ -75,6 +93,7 @@ class Hit:
     score: float
     highlight: str
     position: Position
+    explanation: Sequence[ScorePart] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +117,15 @@ class Facet:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """One page. `more`: there are hits after it. `fuzzy`: found by allowing for typing errors. `at_least`: there are
-    more hits than `total`."""
+    """One page. `more`: there are hits after it. `whole`: of the products that pass the filters no facet shows, one has
+    all that the text asks for. `at_least`: there are more hits than `total`."""
 
     hits: Sequence[Hit]
     total: int
     facets: Sequence[Facet]
     more: bool
-    fuzzy: bool
+    relaxed: Relaxed = Relaxed.NOTHING
+    whole: bool = True
     at_least: bool = False
 
 

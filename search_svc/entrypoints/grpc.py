@@ -14,7 +14,7 @@ from search_svc.application.ports import Completions, ProductSearch, Spelling
 from search_svc.application.search import search_products
 from search_svc.application.search_log import KEPT_DAYS, SearchCounts
 from search_svc.application.suggestions import complete, did_you_mean
-from search_svc.domain.query import Hit, Position, Query, Results, Sort
+from search_svc.domain.query import Hit, Position, Query, Relaxed, Results, Sort
 from search_svc.domain.suggestion import CompletionKind
 from search_svc.entrypoints.filters import (
     check_currency,
@@ -40,6 +40,11 @@ _KINDS = {
     CompletionKind.BRAND: pb.COMPLETION_KIND_BRAND,
     CompletionKind.CATEGORY: pb.COMPLETION_KIND_CATEGORY,
     CompletionKind.SEARCH: pb.COMPLETION_KIND_SEARCH,
+}
+_RELAXED = {
+    Relaxed.NOTHING: pb.RELAXATION_UNSPECIFIED,
+    Relaxed.TYPOS: pb.RELAXATION_TYPOS,
+    Relaxed.FEWER_WORDS: pb.RELAXATION_FEWER_WORDS,
 }
 _TEXT_LENGTH = 256
 _PAGE, _LARGEST_PAGE = 20, 100
@@ -71,11 +76,11 @@ class SearchServicer(SearchServiceServicer):
         self._token_key = token_key
 
     async def SearchProducts(self, request: pb.SearchProductsRequest, context: Context) -> pb.SearchProductsResponse:
-        query, size, after, fuzzy = _checked(request, self._token_key)
-        results = await search_products(query, size=size, after=after, fuzzy=fuzzy, index=self._index)
+        query, size, after, relaxed = _checked(request, self._token_key)
+        results = await search_products(query, size=size, after=after, relaxed=relaxed, index=self._index)
         response = _response(results, fingerprint(request), self._token_key)
         if after is None and query.text:
-            self._searches.note(query.text, found=bool(results.total) and not results.fuzzy)
+            self._searches.note(query.text, found=bool(results.total) and results.relaxed is Relaxed.NOTHING)
             response.did_you_mean = await did_you_mean(query, results, spelling=self._spelling, index=self._index)
         return response
 
@@ -125,8 +130,8 @@ class SearchServicer(SearchServiceServicer):
         return await self._trending.list(request)
 
 
-def _checked(request: pb.SearchProductsRequest, key: str) -> tuple[Query, int, Position | None, bool]:
-    """The query, the hits wanted, the position to go on from, and whether the page before allowed for typing errors.
+def _checked(request: pb.SearchProductsRequest, key: str) -> tuple[Query, int, Position | None, Relaxed]:
+    """The query, the hits wanted, the position to go on from, and what was given up to find the page before.
     Raises InvalidArgument."""
     check = Validator(request)
     wanted = request.filter
@@ -148,17 +153,18 @@ def _checked(request: pb.SearchProductsRequest, key: str) -> tuple[Query, int, P
         facets=not request.skip_facets,
         currency=request.currency_code,
         sort=_SORTS.get(request.sort, Sort.RELEVANCE),
+        explain=request.explain,
     )
     size, page = asked_page(
         request,
         check,
-        lambda token: (_position(token, query), bool(token.get("fuzzy"))),
+        lambda token: (_position(token, query), Relaxed(token.get("relaxed"))),
         default=_PAGE,
         maximum=_LARGEST_PAGE,
         key=key,
     )
     check.done()
-    return query, size, *(page or (None, False))
+    return query, size, *(page or (None, Relaxed.NOTHING))
 
 
 def _check_text(check: Validator, text: str) -> None:
@@ -190,7 +196,7 @@ def _response(results: Results, made_for: str, key: str) -> pb.SearchProductsRes
     token = ""
     if results.more and results.hits:
         token = PageToken.encode(
-            {"after": json.dumps(results.hits[-1].position), "fuzzy": int(results.fuzzy)}, made_for, key
+            {"after": json.dumps(results.hits[-1].position), "relaxed": results.relaxed.value}, made_for, key
         )
     return pb.SearchProductsResponse(
         hits=[_hit(hit) for hit in results.hits],
@@ -198,6 +204,7 @@ def _response(results: Results, made_for: str, key: str) -> pb.SearchProductsRes
         total_size_is_minimum=results.at_least,
         facets=map(facet_message, results.facets),
         next_page_token=token,
+        relaxed=_RELAXED[results.relaxed],
     )
 
 
@@ -215,4 +222,5 @@ def _hit(hit: Hit) -> pb.SearchHit:
         score=hit.score,
         attributes={name: attribute_to_proto(value) for name, value in product.attributes.items()},
         product_version=product.version,
+        explanation=[pb.ScorePart(name=p.name, value=p.value, factor=p.factor) for p in hit.explanation],
     )

@@ -24,6 +24,7 @@ from search_svc.domain.popularity import popularity_of
 from tests.conftest import until
 from tests.integration.search.support import (
     LIMIT,
+    TOKEN_KEY,
     Search,
     cancelled,
     confirmed,

@@ -51,6 +51,30 @@ SORT_ORDER_NEWEST: SortOrder.ValueType  # 3
 """What was stored last first."""
 Global___SortOrder: _TypeAlias = SortOrder  # noqa: Y015
 
+class _Relaxation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RelaxationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Relaxation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RELAXATION_UNSPECIFIED: _Relaxation.ValueType  # 0
+    """Nothing: a product has all that the text asks for, or only the filters are against it."""
+    RELAXATION_TYPOS: _Relaxation.ValueType  # 1
+    """Words were taken for other words, spelt much like them."""
+    RELAXATION_FEWER_WORDS: _Relaxation.ValueType  # 2
+    """Hits have some of the words only."""
+
+class Relaxation(_Relaxation, metaclass=_RelaxationEnumTypeWrapper):
+    """What a search gives up to find something."""
+
+RELAXATION_UNSPECIFIED: Relaxation.ValueType  # 0
+"""Nothing: a product has all that the text asks for, or only the filters are against it."""
+RELAXATION_TYPOS: Relaxation.ValueType  # 1
+"""Words were taken for other words, spelt much like them."""
+RELAXATION_FEWER_WORDS: Relaxation.ValueType  # 2
+"""Hits have some of the words only."""
+Global___Relaxation: _TypeAlias = Relaxation  # noqa: Y015
+
 class _CompletionKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -95,6 +119,7 @@ class SearchProductsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SORT_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
     SKIP_FACETS_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
@@ -105,6 +130,8 @@ class SearchProductsRequest(_message.Message):
     """The next_page_token of the page before; the other fields must be the same."""
     sort: Global___SortOrder.ValueType
     """The order of hits; by relevance if unset."""
+    explain: _builtins.bool
+    """Say for every hit where its score comes from, for an operator; it costs a query for each part."""
     skip_facets: _builtins.bool
     """Answer without facets, which are most of the work."""
     currency_code: _builtins.str
@@ -126,12 +153,13 @@ class SearchProductsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         sort: Global___SortOrder.ValueType = ...,
+        explain: _builtins.bool = ...,
         skip_facets: _builtins.bool = ...,
         currency_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute_facets", b"attribute_facets", "currency_code", b"currency_code", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "skip_facets", b"skip_facets", "sort", b"sort", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute_facets", b"attribute_facets", "currency_code", b"currency_code", "explain", b"explain", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "skip_facets", b"skip_facets", "sort", b"sort", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -320,12 +348,15 @@ class SearchProductsResponse(_message.Message):
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     FACETS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RELAXED_FIELD_NUMBER: _builtins.int
     DID_YOU_MEAN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_IS_MINIMUM_FIELD_NUMBER: _builtins.int
     total_size: _builtins.int
     """All hits on all pages, counted up to 10,000."""
     next_page_token: _builtins.str
     """Empty on the last page."""
+    relaxed: Global___Relaxation.ValueType
+    """What was given up because no product has all that the text asks for."""
     did_you_mean: _builtins.str
     """Another spelling, in the catalog's own words, that finds more than the text as it was typed; empty if there is none."""
     total_size_is_minimum: _builtins.bool
@@ -345,12 +376,13 @@ class SearchProductsResponse(_message.Message):
         total_size: _builtins.int = ...,
         facets: _abc.Iterable[Global___Facet] | None = ...,
         next_page_token: _builtins.str = ...,
+        relaxed: Global___Relaxation.ValueType = ...,
         did_you_mean: _builtins.str = ...,
         total_size_is_minimum: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["did_you_mean", b"did_you_mean", "facets", b"facets", "hits", b"hits", "next_page_token", b"next_page_token", "total_size", b"total_size", "total_size_is_minimum", b"total_size_is_minimum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did_you_mean", b"did_you_mean", "facets", b"facets", "hits", b"hits", "next_page_token", b"next_page_token", "relaxed", b"relaxed", "total_size", b"total_size", "total_size_is_minimum", b"total_size_is_minimum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -393,6 +425,7 @@ class SearchHit(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     PRODUCT_VERSION_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     """The product's id."""
     name: _builtins.str
@@ -419,6 +452,10 @@ class SearchHit(_message.Message):
     def attributes(self) -> _containers.MessageMap[_builtins.str, _product_pb2.AttributeValue]:
         """Its attributes."""
 
+    @_builtins.property
+    def explanation(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorePart]:
+        """Where the score comes from, if it was asked for."""
+
     def __init__(
         self,
         *,
@@ -432,14 +469,45 @@ class SearchHit(_message.Message):
         score: _builtins.float = ...,
         attributes: _abc.Mapping[_builtins.str, _product_pb2.AttributeValue] | None = ...,
         product_version: _builtins.int = ...,
+        explanation: _abc.Iterable[Global___ScorePart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price_from", b"price_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "availability", b"availability", "brand", b"brand", "category_path", b"category_path", "highlight", b"highlight", "name", b"name", "price_from", b"price_from", "product_id", b"product_id", "product_version", b"product_version", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "availability", b"availability", "brand", b"brand", "category_path", b"category_path", "explanation", b"explanation", "highlight", b"highlight", "name", b"name", "price_from", b"price_from", "product_id", b"product_id", "product_version", b"product_version", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchHit: _TypeAlias = SearchHit  # noqa: Y015
+
+@_typing.final
+class ScorePart(_message.Message):
+    """A part of a score: it is the sum of its parts, times those of them that are factors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    FACTOR_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What it is for, as "name" or "out of stock"."""
+    value: _builtins.float
+    """What it adds, or multiplies by."""
+    factor: _builtins.bool
+    """Whether it multiplies."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+        factor: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["factor", b"factor", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScorePart: _TypeAlias = ScorePart  # noqa: Y015
 
 @_typing.final
 class Facet(_message.Message):
