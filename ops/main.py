@@ -12,7 +12,14 @@ import typer
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from polymart.catalog.v1 import catalog_service_pb2 as catalog
-from polymart.search.v1.search_service_pb2 import AttributeFilter, SearchFilter, SearchProductsRequest
+from polymart.search.v1.search_service_pb2 import (
+    AttributeFilter,
+    CompletionKind,
+    ListSearchedTextsRequest,
+    SearchFilter,
+    SearchProductsRequest,
+    SuggestCompletionsRequest,
+)
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -259,6 +266,43 @@ async def search_products(
         orders.print_json(response)
     else:
         search.show(console, request, response)
+
+
+@app.command("searches")
+@asynchronous
+async def list_searches(
+    days: Annotated[int, typer.Option(min=1, max=30, help="Of so many days up to now.")] = 7,
+    without_hits: Annotated[bool, typer.Option("--without-hits", help="Only what found nothing as typed.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many texts.")] = 50,
+    json: JsonOption = False,
+) -> None:
+    """List what was searched for, the most frequent first."""
+    request = ListSearchedTextsRequest(days=days, without_hits=without_hits, page_size=limit)
+    async with clients() as c:
+        response = await c.search.ListSearchedTexts(request, timeout=10)
+    if json:
+        orders.print_json(response)
+    else:
+        search.show_searches(console, response)
+
+
+@app.command("suggest")
+@asynchronous
+async def suggest(
+    text: Annotated[str, typer.Argument(help="What was typed so far.")],
+    json: JsonOption = False,
+) -> None:
+    """Complete what is being typed: searches, brands, categories, products."""
+    async with clients() as c:
+        response = await c.search.SuggestCompletions(SuggestCompletionsRequest(text=text), timeout=10)
+    if json:
+        orders.print_json(response)
+        return
+    table = Table("completion", "kind")
+    for each in response.completions:
+        kind = CompletionKind.Name(each.kind).removeprefix("COMPLETION_KIND_").lower()
+        table.add_row(escape(each.text), kind)
+    console.print(table)
 
 
 @app.command("verify")

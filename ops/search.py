@@ -1,7 +1,12 @@
 """Searches as a person sees them: hits and facets in tables."""
 
 from polymart.inventory.v1.stock_pb2 import Availability
-from polymart.search.v1.search_service_pb2 import Facet, SearchProductsRequest, SearchProductsResponse
+from polymart.search.v1.search_service_pb2 import (
+    Facet,
+    ListSearchedTextsResponse,
+    SearchProductsRequest,
+    SearchProductsResponse,
+)
 from rich.columns import Columns
 from rich.console import Console
 from rich.markup import escape
@@ -19,9 +24,10 @@ def show(console: Console, request: SearchProductsRequest, response: SearchProdu
     title = f'"{request.text}"' if request.text else "everything"
     filters = [*request.filter.brands, *request.filter.categories]
     filters += [f"{a.name} = {' or '.join(a.values)}" for a in request.filter.attributes]
+    number = f"{response.total_size}" + (" or more" if response.total_size_is_minimum else "")
     if filters:
         title += f"  [{', '.join(filters)}]"
-    table = Table(title=escape(f"{title}: {response.total_size} found"), title_justify="left", expand=False)
+    table = Table(title=escape(f"{title}: {number} found"), title_justify="left", expand=False)
     for name in ("product", "name", "brand", "from", "stock"):
         table.add_column(name, justify="right" if name == "from" else "left", overflow="fold")
     for hit in response.hits:
@@ -29,14 +35,23 @@ def show(console: Console, request: SearchProductsRequest, response: SearchProdu
         cells = (hit.product_id, hit.name, hit.brand, price, availability_name(hit.availability))
         table.add_row(*map(escape, cells))
     console.print(table)
+    if response.did_you_mean:
+        console.print(f"Did you mean: {response.did_you_mean}", markup=False)
     console.print(Columns([_facet(facet) for facet in response.facets if facet.values], padding=(0, 3)))
 
 
 def _facet(facet: Facet, most: int = 5) -> Table:
-    name = facet.name.removeprefix("attributes.").replace("_", " ")
+    name = facet.name.removeprefix("attributes.").replace("_", " ") + (f" ({facet.unit})" if facet.unit else "")
     table = Table(escape(name), "", box=None, header_style="italic", pad_edge=False)
     for value in facet.values[:most]:
         table.add_row(escape(value.value), str(value.count))
     if len(facet.values) > most:
         table.add_row("…", "")
     return table
+
+
+def show_searches(console: Console, response: ListSearchedTextsResponse) -> None:
+    table = Table("text", "searches", "without hits")
+    for each in response.texts:
+        table.add_row(escape(each.text), str(each.searches), str(each.searches_without_hits))
+    console.print(table)
