@@ -4,21 +4,20 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from chassis.config import Address, HttpUrl, ServiceConfig
+from chassis.config import Address
 from chassis.messaging.topology import EVENT_RETENTION
+from search_svc.engine_config import EngineConfig
 
 _KEPT_HOURS = EVENT_RETENTION // timedelta(hours=1)
 
 
-class SearchConfig(ServiceConfig):
-    """`elasticsearch_url`: the engine, user and password in it where it wants them. The index is rebuilt from the
-    services at `catalog_address` and `inventory_address`.
+class SearchConfig(EngineConfig):
+    """The index is rebuilt from the services at `catalog_address` and `inventory_address`.
 
     Popular is what sold in the last `popularity_hours`: no longer than order events are kept, so that it can be read
     from them again. It is computed every `popularity_interval` seconds.
     """
 
-    elasticsearch_url: HttpUrl
     catalog_address: Address
     inventory_address: Address
     popularity_hours: int = Field(default=_KEPT_HOURS, ge=1, le=_KEPT_HOURS)

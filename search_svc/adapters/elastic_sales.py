@@ -5,7 +5,7 @@ Two indices of their own, apart from the generations of the product index: order
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from elasticsearch import BadRequestError, ConflictError
@@ -122,24 +122,31 @@ class ElasticSales:
         lease = await self._lease()
         if lease and lease.holder != holder and lease.until > time.time():
             return False
-        filled = lease is not None and lease.filled
-        return await self._write_lease(_Lease(holder, time.time() + seconds, filled), lease)
+        return await self._write_lease(replace(lease or _Lease(), holder=holder, until=time.time() + seconds))
 
     async def renew(self, holder: str, seconds: float) -> bool:
-        lease = await self._lease()
-        if lease is None or lease.holder != holder:
-            return False
-        return await self._write_lease(_Lease(holder, time.time() + seconds, lease.filled), lease)
+        return await self._change_lease(holder, until=time.time() + seconds)
 
     async def filled(self) -> bool:
         lease = await self._lease()
         return lease is not None and lease.filled
 
     async def complete(self, holder: str) -> bool:
+        return await self._change_lease(holder, filled=True)
+
+    async def computed(self, holder: str, since: int) -> bool:
+        return await self._change_lease(holder, since=since)
+
+    async def since(self) -> int:
+        """Since when products show what was sold; 0 before they do. Raises IndexMissing, Unavailable."""
+        lease = await self._lease()
+        return lease.since if lease else 0
+
+    async def _change_lease(self, holder: str, **changes: Any) -> bool:
         lease = await self._lease()
         if lease is None or lease.holder != holder:
             return False
-        return await self._write_lease(_Lease(holder, lease.until, True), lease)
+        return await self._write_lease(replace(lease, **changes))
 
     async def _lease(self) -> "_Lease | None":
         with translated():
@@ -151,11 +158,12 @@ class ElasticSales:
             return None
         return _Lease(**found["_source"], revision=(found["_seq_no"], found["_primary_term"]))
 
-    async def _write_lease(self, lease: "_Lease", old: "_Lease | None") -> bool:
+    async def _write_lease(self, lease: "_Lease") -> bool:
+        """Over the revision it was read at, or where there is none yet."""
         revision: dict[str, Any] = {"op_type": "create"}
-        if old and old.revision:
-            revision = {"if_seq_no": old.revision[0], "if_primary_term": old.revision[1]}
-        document = {"holder": lease.holder, "until": lease.until, "filled": lease.filled}
+        if lease.revision:
+            revision = {"if_seq_no": lease.revision[0], "if_primary_term": lease.revision[1]}
+        document = {"holder": lease.holder, "until": lease.until, "filled": lease.filled, "since": lease.since}
         with translated():
             try:
                 await self._engine.client.index(
@@ -168,9 +176,10 @@ class ElasticSales:
 
 @dataclass(frozen=True, slots=True)
 class _Lease:
-    """`until` is in seconds since 1970."""
+    """`until` is in seconds since 1970, `since` in milliseconds."""
 
-    holder: str
-    until: float
-    filled: bool
+    holder: str = ""
+    until: float = 0
+    filled: bool = False
+    since: int = 0
     revision: tuple[int, int] | None = None
