@@ -60,7 +60,7 @@ async def store(server: str | None) -> AsyncIterator[Store]:
     async def delete() -> None:
         await engine.client.indices.delete(index=f"{SALES}-000001")
 
-    yield Store(ElasticSales(engine), ElasticIndex(engine), delete)
+    yield Store(ElasticSales(engine, page=1_000), ElasticIndex(engine), delete)
     await engine.close()
 
 
