@@ -3,6 +3,7 @@
 import reprlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -19,6 +20,7 @@ from search_svc.domain.product import Availability, Category, SkuAvailability, S
 from search_svc.domain.product import Product as Indexed
 
 _PAGE = 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Which audit_popularity compares.
 _POPULARITY = ("popularity", "rest.popularity_version")
 
@@ -153,6 +155,7 @@ def _indexed(product: Product, stock: Mapping[str, SkuAvailability], tree: Tree)
         product.product_id,
         product.version,
         active=details.status is Status.ACTIVE,
+        created=(product.create_time - _EPOCH) // timedelta(microseconds=1),
         name=details.name,
         description=details.description,
         brand=details.brand,
