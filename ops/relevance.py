@@ -46,9 +46,9 @@ class Judged:
 
 
 def read_judged(queries: Path, labels: Path) -> Judged:
-    """Tables with a header, separated by tabs or commas, UTF-8: query_id and query; query_id, product_id and label, each
-    a whole number (its share of the largest is the gain) or Exact, Partial or Irrelevant (1, 0.5, 0). What is judged
-    twice counts as the better.
+    """Tables with a header, separated by tabs or commas, UTF-8: query_id and query; query_id, product_id and label. A
+    label is a whole number (its share of the largest is the gain) or Exact, Partial or Irrelevant (1, 0.5, 0); what is
+    judged twice counts as the better.
 
     Raises BadFiles, OSError.
     """
@@ -128,8 +128,8 @@ async def relevance(
     typos: int = 0,
     on_progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """The measures, on a stack of its own in a new data folder under `home`. With `typos`, also those of the queries with
-    one typing error each, so many times, as means.
+    """The measures, on a stack of its own in a new data folder under `home`. With `typos`, also those of the queries
+    with one typing error each, so many times, as means.
 
     Raises EngineError; ValueError where nothing could be imported; TimeoutError.
     """
