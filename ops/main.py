@@ -12,7 +12,12 @@ import typer
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from polymart.catalog.v1 import catalog_service_pb2 as catalog
-from polymart.search.v1.search_service_pb2 import AttributeFilter, SearchFilter, SearchProductsRequest
+from polymart.search.v1.search_service_pb2 import (
+    AttributeFilter,
+    ListTrendingProductsRequest,
+    SearchFilter,
+    SearchProductsRequest,
+)
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -290,6 +295,23 @@ async def measure_relevance(
             )
         )
     print_data({"engine": (engine or SearchEngine.OSMEM).value, **figures})
+
+
+@app.command()
+@asynchronous
+async def trending(
+    category: Annotated[str, typer.Option(help="Only below this category.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many products.")] = 10,
+    json: JsonOption = False,
+) -> None:
+    """List what sells best, by the units of the last days' confirmed orders."""
+    request = ListTrendingProductsRequest(category=category, page_size=limit)
+    async with clients() as c:
+        response = await c.search.ListTrendingProducts(request, timeout=10)
+    if json:
+        orders.print_json(response)
+    else:
+        search.show_trending(console, response)
 
 
 @app.command("verify")

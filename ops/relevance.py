@@ -46,8 +46,8 @@ class Judged:
 
 
 def read_judged(queries: Path, labels: Path) -> Judged:
-    """Tables with a header, separated by tabs or commas, UTF-8: query_id and query; query_id, product_id and label. A
-    label is a whole number (its share of the largest is the gain) or Exact, Partial or Irrelevant (1, 0.5, 0); what is
+    """Tables with a header, separated by tabs or commas, UTF-8: query_id and query; query_id, product_id and label,
+    each a whole number (its share of the largest is the gain) or Exact, Partial or Irrelevant (1, 0.5, 0). What is
     judged twice counts as the better.
 
     Raises BadFiles, OSError.

@@ -1,5 +1,7 @@
 """Where adapters meet use cases: the service as a parts list."""
 
+from datetime import timedelta
+
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceStub
 from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
@@ -15,22 +17,28 @@ from chassis.metrics import Metrics
 from chassis.rpc.client import RpcClient
 from chassis.service import Check, Service, Servicer
 from search_svc.adapters.elastic_index import ElasticIndex
+from search_svc.adapters.elastic_sales import ElasticSales
 from search_svc.adapters.elastic_search import ElasticProductSearch
 from search_svc.adapters.elastic_search_log import ElasticSearchLog
+from search_svc.adapters.elastic_shown import ElasticShownProducts
 from search_svc.adapters.elastic_suggest import ElasticSuggestions
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.grpc_product_types import GrpcProductTypes
 from search_svc.adapters.grpc_sources import GrpcSources
 from search_svc.adapters.indices import Indices
+from search_svc.adapters.order_history import OrderHistory
 from search_svc.adapters.synonyms_file import SynonymsFile
-from search_svc.application.ports import Index
+from search_svc.application.popularity import Window
+from search_svc.application.ports import Index, Sales
 from search_svc.application.search_log import SearchCounts
 from search_svc.config import SearchConfig
 from search_svc.domain.synonyms import Synonyms
 from search_svc.entrypoints.grpc import SearchServicer
 from search_svc.entrypoints.keeper import IndexKeeper
-from search_svc.entrypoints.messages import HANDLERS
+from search_svc.entrypoints.messages import HANDLERS, sales_handlers
 from search_svc.entrypoints.periodic import Periodic
+from search_svc.entrypoints.popularity import PopularityKeeper
+from search_svc.entrypoints.trending import TrendingLister
 
 NAME = "search_svc"
 
@@ -53,13 +61,30 @@ def build(config: SearchConfig) -> Service:
     indices, index, suggestions = Indices(engine), ElasticIndex(engine), ElasticSuggestions(engine)
     searches = SearchCounts(ElasticSearchLog(engine, writer=uuid7()), SystemClock())
     types = GrpcProductTypes(taxonomy)
+    holder = uuid7()
+    keeper = IndexKeeper(holder=holder, lease=indices, index=index, sources=GrpcSources(catalog, taxonomy, inventory))
+    sales, window = ElasticSales(engine), Window(timedelta(hours=config.popularity_hours), SystemClock())
+    consumers = {consumer.stream: consumer for consumer in TOPOLOGY.consumers_of(NAME)}
+    orders = consumers.pop("EVT_ORDER")
+    popularity = PopularityKeeper(
+        holder=holder,
+        sales=sales,
+        history=OrderHistory(nats, orders),
+        index=index,
+        window=window,
+        interval=config.popularity_interval,
+    )
+    trending = TrendingLister(
+        sales=sales, index=index, products=ElasticShownProducts(engine), window=window, token_key=config.token_key
+    )
     synonyms = SynonymsFile(config.synonyms_file) if config.synonyms_file else Synonyms
-    keeper = IndexKeeper(holder=uuid7(), lease=indices, index=index, sources=GrpcSources(catalog, taxonomy, inventory))
     # Documents carry versions, so a message may come again.
     inbox: NoInbox[Index] = NoInbox(index)
     subscriptions = [
-        Subscription(nats, consumer, HANDLERS, inbox, metrics, batch=_BATCH) for consumer in TOPOLOGY.consumers_of(NAME)
+        Subscription(nats, consumer, HANDLERS, inbox, metrics, batch=_BATCH) for consumer in consumers.values()
     ]
+    taken: NoInbox[Sales] = NoInbox(sales)
+    sold = Subscription(nats, orders, sales_handlers(window), taken, metrics, batch=_BATCH)
     return Service(
         name=NAME,
         config=config,
@@ -72,6 +97,7 @@ def build(config: SearchConfig) -> Service:
                 add_SearchServiceServicer_to_server,
                 SearchServicer(
                     ElasticProductSearch(engine, indices, lambda: types.known, synonyms),
+                    trending,
                     completions=suggestions,
                     spelling=suggestions,
                     searches=searches,
@@ -87,6 +113,8 @@ def build(config: SearchConfig) -> Service:
             Periodic("product types", _REFRESH, types.refresh),
             keeper,
             *subscriptions,
+            sold,
+            popularity,
         ],
     )
 

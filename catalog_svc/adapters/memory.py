@@ -1,6 +1,7 @@
 """Products, categories and product types in memory, for tests."""
 
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from catalog_svc.application.ports import (
@@ -41,6 +42,12 @@ class MemoryProducts:
         self._requests: dict[str, Request] = {}
         self._revisions: dict[str, list[Revision]] = {}
         self.outbox = MemoryOutbox()
+
+    @asynccontextmanager
+    async def trial(self) -> AsyncGenerator["MemoryProducts", None]:
+        other = MemoryProducts()
+        other._stored = dict(self._stored)
+        yield other
 
     async def get(self, product_ids: Sequence[str]) -> Mapping[str, Stored]:
         return {key: self._stored[key] for key in product_ids if key in self._stored}
@@ -130,7 +137,7 @@ class MemoryTaxonomy:
         self._tree = self._tree.with_(category)
         return True
 
-    async def tell(self, categories: Sequence[Category]) -> None:
+    async def tell(self, categories: Sequence[Category]) -> int:
         known = dict(self._tree.categories)
         newer = [c for c in categories if c.path_version > known[c.category_id].path_version]
         for told in newer:
@@ -138,6 +145,7 @@ class MemoryTaxonomy:
             known[told.category_id] = replace(current, path=told.path, path_version=told.path_version)
         self._tree = replace(self._tree, categories=known)
         await _publish(self.outbox, map(category_envelope, newer))
+        return len(newer)
 
     async def all_told(self, version: int) -> None:
         self._tree = replace(self._tree, told=max(version, self._tree.told))

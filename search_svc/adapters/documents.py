@@ -7,7 +7,6 @@ from typing import Any
 from chassis.money import Money
 from search_svc.adapters.terms import (
     attribute_term,
-    kind_term,
     level_term,
     number_key,
     number_step,
@@ -15,6 +14,7 @@ from search_svc.adapters.terms import (
     price_step,
     shown_value,
 )
+from search_svc.domain.popularity import Popularity
 from search_svc.domain.product import (
     AttributeValue,
     Availability,
@@ -50,6 +50,7 @@ def product_to_document(product: Product) -> dict[str, Any]:
         "variants": [_variant_to_document(variant) for variant in product.variants],
         # No SKU as a key: engines take a dot in it for a path.
         "availability": [[sku, a.level.value, a.version] for sku, a in sorted(product.availability.items())],
+        "popularity_version": product.popularity.version,
     }
     return document | {
         "name": product.name,
@@ -64,6 +65,7 @@ def product_to_document(product: Product) -> dict[str, Any]:
         "text": _text(product),
         "codes": sorted(_codes(product)),
         "attributes": [attribute_term(name, shown_value(v)) for name, v in sorted(product.attributes.items())],
+        "popularity": product.popularity.value,
         "in_stock": product.best_availability is not Availability.OUT,
         "prices": sorted({price_key(v.price.currency, v.price.nanos) for v in product.variants}),
         "price_from": price_key(price_from.currency, price_from.nanos) if price_from else None,
@@ -93,6 +95,7 @@ def product_from_document(source: Mapping[str, Any]) -> Product:
         availability={
             sku: SkuAvailability(Availability(level), version) for sku, level, version in rest["availability"]
         },
+        popularity=Popularity(float(source["popularity"]), rest["popularity_version"]),
     )
 
 
@@ -126,7 +129,6 @@ def _counted(product: Product) -> dict[str, Any]:
     return {
         "availability": product.best_availability.name,
         "category_levels": [level_term(depth, path) for depth, path in enumerate(product.categories, 1)],
-        "attribute_kinds": [kind_term(name, value) for name, value in sorted(product.attributes.items())],
         "numbers": [attribute_term(name, number_key(number)) for name, number in numbers.items()],
         "number_steps": [attribute_term(name, number_step(number)) for name, number in numbers.items()],
         "price_steps": sorted({price_step(v.price.currency, v.price.nanos) for v in product.variants}),

@@ -10,7 +10,7 @@ from typing import Any
 
 from search_svc.adapters.documents import product_from_document
 from search_svc.adapters.engine import Engine, translated
-from search_svc.adapters.facets import Clause, Facets, all_of, conditions, filters_of
+from search_svc.adapters.facets import Clause, Facets, FoundFacets, all_of, conditions, filters_of
 from search_svc.adapters.indices import Indices
 from search_svc.adapters.mappings import PRODUCTS
 from search_svc.adapters.matching import Asked, answering, highlighted, matching, ranking
@@ -26,7 +26,7 @@ _WHOLE = "whole"
 _SHORTEST_TYPO = 4
 _COUNTED = 10_000  # hits; of more the number isn't told
 _NOT_SHOWN = [
-    "text", "title", "things", "description", "values", "spelling", "attribute_kinds", "numbers", "number_steps",
+    "text", "title", "things", "description", "values", "spelling", "numbers", "number_steps",
     "price_steps", "category_levels",
     "rest.description",
 ]  # fmt: skip
@@ -60,7 +60,7 @@ class ElasticProductSearch:
         by_relevance = query.sort is Sort.RELEVANCE and bool(query.text)
         filters = filters_of(query)
         facets = Facets(query, self._definitions(), filters)
-        counted: Position | None = None
+        tied: Position | None = None
         body: dict[str, Any] = {
             "query": matching(asked, [_LIVE, *conditions(query)]),
             "post_filter": all_of(filters.values()),
@@ -75,7 +75,7 @@ class ElasticProductSearch:
             body["sort"] = [{"_score": "desc"}, *_BY_ID]
             if after and size + 1 + int(after[2]) > _WINDOW:
                 # Right where scores are compared as they are shown; osmem doesn't.
-                counted = after
+                tied = after
                 body["search_after"] = list(after[:2])
             elif after:
                 body["search_after"] = [_just_above(float(after[0])), ""]
@@ -89,8 +89,8 @@ class ElasticProductSearch:
         preference = sha256(repr(query).encode()).hexdigest()[:16]
         with translated():
             answer = await self._engine.client.search(index=PRODUCTS, preference=preference, **body)
-        first, second = answer.get("aggregations", {}), {}
-        if more := facets.second(first):
+        counted, second = FoundFacets(facets, answer.get("aggregations", {})), {}
+        if more := counted.second():
             with translated():
                 counts = await self._engine.client.search(
                     index=PRODUCTS,
@@ -104,15 +104,15 @@ class ElasticProductSearch:
         total = answer["hits"]["total"]
         found = answer["hits"]["hits"]
         if by_relevance:
-            found = _behind(_with_ties(found, counted), after)
+            found = _behind(_with_ties(found, tied), after)
         explained = await self._explained(asked, [hit["_id"] for hit in found[:size]]) if query.explain else {}
         return Results(
             hits=[_hit(hit, explained.get(hit["_id"], ())) for hit in found[:size]],
             total=min(total["value"], _COUNTED),
-            facets=facets.answer(first, second),
+            facets=counted.read(second),
             more=len(found) > size,
             relaxed=relaxed,
-            whole=not query.text or first[_WHOLE]["doc_count"] > 0,
+            whole=not query.text or answer["aggregations"][_WHOLE]["doc_count"] > 0,
             at_least=total["relation"] == "gte" or total["value"] > _COUNTED,
         )
 

@@ -17,6 +17,8 @@ _CATEGORIES = 1
 _LEVELS = 50
 _SHORTEST_TYPO = 4
 _CORRECTIONS = 3
+_MODES = ("missing", "popular")
+_WORDS = {"field": "spelling", "size": 2, "prefix_length": 1, "min_word_length": 4}
 
 
 class ElasticSuggestions:
@@ -38,23 +40,19 @@ class ElasticSuggestions:
         return Completed(products=_completions(products))
 
     async def corrections(self, text: str) -> Sequence[str]:
-        term = {"field": "spelling", "suggest_mode": "popular", "size": 2, "prefix_length": 1, "min_word_length": 4}
         with translated():
             answer = await self._engine.client.search(
-                index=PRODUCTS, size=0, track_total_hits=False, suggest={"text": text, "words": {"term": term}}
+                index=PRODUCTS,
+                size=0,
+                track_total_hits=False,
+                # Words that aren't there or, where all are, such as are there more often.
+                suggest={"text": text, **{mode: {"term": {**_WORDS, "suggest_mode": mode}} for mode in _MODES}},
             )
-        entries = answer["suggest"]["words"]
-        best = [[entry["text"], *(option["text"] for option in entry["options"])] for entry in entries]
-        if all(len(choices) == 1 for choices in best):
-            return []
-        # The best for every word; then that with one of them in second place, or as it was typed.
-        first = [choices[1] if len(choices) > 1 else choices[0] for choices in best]
-        found = [first]
-        for place, choices in enumerate(best):
-            found += [[*first[:place], other, *first[place + 1 :]] for other in (*choices[2:], choices[0])]
-        typed = [choices[0] for choices in best]
-        texts = [" ".join(each) for each in found if each != typed]
-        return list(dict.fromkeys(texts))[:_CORRECTIONS]
+        for mode in _MODES:
+            entries = answer["suggest"][mode]
+            if found := _respelt([(e["text"], [option["text"] for option in e["options"]]) for e in entries]):
+                return found
+        return []
 
     async def _search(self, *bodies: Clause) -> Sequence[Mapping[str, Any]]:
         lines = [line for body in bodies for line in ({"index": PRODUCTS}, body)]
@@ -67,6 +65,17 @@ class ElasticSuggestions:
                 raise IndexMissing(f"the search engine can't complete: {response['error']['type']}")
         responses: Sequence[Mapping[str, Any]] = answer["responses"]
         return responses
+
+
+def _respelt(entries: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """Texts of the words typed and what each may be meant for: the likeliest of each, then one in another way."""
+    best = [options[0] if options else word for word, options in entries]
+    found = [best]
+    for place, (word, options) in enumerate(entries):
+        found += [[*best[:place], other, *best[place + 1 :]] for other in (*options[1:], *([word] if options else []))]
+    typed = [word for word, _ in entries]
+    texts = [" ".join(each) for each in found if each != typed]
+    return list(dict.fromkeys(texts))[:_CORRECTIONS]
 
 
 def _products(text: str, size: int, *, fuzzy: bool = False) -> Clause:

@@ -1,9 +1,8 @@
 """Filters and facets in the engine's language."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -30,11 +29,13 @@ _FACET_VALUES = 20
 # Of more numbers than these ranges are made.
 _SINGLE_NUMBERS = 10
 _STEPS = 1_000
-_KINDS = 200
+_SAMPLE = 200
+_MOST_NAMED = 10
 # Of so many chosen categories the tree is shown; engines take regular expressions of up to 1,000 characters.
 _TREES = 5
 _LONGEST_PATTERN = 900
 _PRICE, _AVAILABILITY, _CATEGORY, _BRAND = "price", "availability", "category", "brand"
+_FOUND = "found"
 
 
 def conditions(query: Query) -> list[Clause]:
@@ -68,8 +69,8 @@ def filters_of(query: Query) -> dict[str, Clause]:
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """The facets of one query, counted in two steps: the first along with the hits, the second where it takes the
-    first to know what to count.
+    """The facets of one query, counted along with the hits, and in a second step where it takes the first to know what
+    to count.
 
     A facet counts what passes the other facets' conditions: so its values stay on offer beside the one chosen.
     """
@@ -86,119 +87,203 @@ class Facets:
         paths = _trees(query)
         patterns = [p for path in paths if (p := _children(path)) and len(p) < _LONGEST_PATTERN]
         levels = {
-            f"children {number}": _terms("category_levels", pattern)
+            f"children {number}": _terms("category_levels", pattern, _FACET_VALUES)
             for number, pattern in enumerate(patterns or [f"1{SEPARATOR}(.|\n)*"])
         }
         if above := sorted({level for path in paths for level in _levels(path)}):
             levels["above"] = {"terms": {"field": "category_levels", "size": len(above), "include": above}}
+        steps = _terms("price_steps", f"{self.currency}.*" if self.currency else None)
         aggregations = {
-            _BRAND: self._counted(_BRAND, {"values": _terms("brand")}),
-            _CATEGORY: self._counted(_CATEGORY, levels),
-            _AVAILABILITY: self._counted(_AVAILABILITY, {"values": _terms("availability")}),
-            _PRICE: self._counted(_PRICE, {"steps": _most(self._price_pattern(), "price_steps")}),
+            _BRAND: self.counted(_BRAND, {"values": _terms("brand", size=_FACET_VALUES)}),
+            _CATEGORY: self.counted(_CATEGORY, levels),
+            _PRICE: self.counted(_PRICE, {"steps": steps}),
+            _AVAILABILITY: self.counted(_AVAILABILITY, {"values": _terms("availability")}),
         }
-        if query.attribute_facets:
-            aggregations |= self._attributes(query.attribute_facets)
-        else:
-            aggregations["kinds"] = self._counted("", {"values": _most(None, "attribute_kinds", _KINDS)})
+        # By number: engines refuse some characters in the name of an aggregation.
+        for number, name in enumerate(self.named):
+            pattern = f"{_literally(attribute_term(name))}(.|\n)*"
+            both = {"values": _terms("attributes", pattern, _FACET_VALUES), "steps": _terms("number_steps", pattern)}
+            aggregations[f"attribute {number}"] = self.counted(_of_attribute(name), both)
+        if not query.attribute_facets:
+            # Chosen from a sample: to count all attributes of all hits takes engines long.
+            terms = {"values": _terms("attributes"), "steps": _terms("number_steps")}
+            sample = {"sampler": {"shard_size": _SAMPLE}, "aggregations": terms}
+            aggregations[_FOUND] = self.counted("", {"sample": sample})
         return aggregations
 
-    def second(self, first: Mapping[str, Any]) -> dict[str, Clause]:
-        """Aggregations that the answer to the first asks for; often none."""
-        if not self.query.facets:
-            return {}
-        aggregations: dict[str, Clause] = {}
-        if found := self._price_ranges(first):
-            clauses = {str(number): _in_price_range(each) for number, each in enumerate(found)}
-            aggregations[_PRICE] = self._counted(_PRICE, {"ranges": {"filters": {"filters": clauses}}})
-        if not self.query.attribute_facets:
-            aggregations |= self._attributes(self._chosen(first))
-        return aggregations
-
-    def answer(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Facet]:
-        """In their order: brand, category, price, availability, attributes."""
-        if not self.query.facets:
-            return []
-        buckets = second[_PRICE]["ranges"]["buckets"] if _PRICE in second else {}
-        prices = [
-            FacetValue(_shown_prices(each), buckets[str(number)]["doc_count"], each)
-            for number, each in enumerate(self._price_ranges(first))
-        ]
-        facets = [
-            Facet(_BRAND, _values(first[_BRAND]["values"])),
-            Facet(_CATEGORY, _tree(first[_CATEGORY])),
-            Facet(_PRICE, prices),
-            Facet(_AVAILABILITY, _values(first[_AVAILABILITY]["values"])),
-        ]
-        if named := self.query.attribute_facets:
-            return facets + [self._attribute(name, first, number) for number, name in enumerate(named)]
-        names = self._chosen(first)
-        asked = [name for name in self._asked if name in names]
-        found = [(name, self._attribute(name, second, number)) for number, name in enumerate(names)]
-        others = [(name, facet) for name, facet in found if name not in asked]
-        chosen = telling(others, first["kinds"]["doc_count"], self.definitions)
-        return facets + [facet for name, facet in found if name in asked] + chosen
-
-    def _counted(self, facet: str, aggregations: dict[str, Clause]) -> Clause:
+    def counted(self, facet: str, aggregations: dict[str, Clause]) -> Clause:
         others = [clause for name, clause in self.filters.items() if name != facet]
         return {"filter": all_of(others), "aggregations": aggregations}
 
     @property
-    def _asked(self) -> list[str]:
-        """The attributes that are filtered by, whose facets are shown in any case."""
-        return list(self.query.attributes or {})[:_FACET_VALUES]
-
-    def _chosen(self, first: Mapping[str, Any]) -> list[str]:
-        coverage: Counter[str] = Counter()
-        for bucket in first["kinds"]["values"]["buckets"]:
-            coverage[bucket["key"].partition(SEPARATOR)[2]] += bucket["doc_count"]
-        asked = self._asked
-        more = candidates(coverage, first["kinds"]["doc_count"], self.definitions)
-        return asked + [name for name in more if name not in asked]
-
-    def _attributes(self, names: Sequence[str]) -> dict[str, Clause]:
-        """By number: engines refuse some characters in the name of an aggregation."""
-        aggregations = {}
-        for number, name in enumerate(names):
-            pattern = f"{_literally(attribute_term(name))}(.|\n)*"
-            both = {"values": _terms("attributes", pattern), "steps": _most(pattern, "number_steps")}
-            aggregations[f"attribute {number}"] = self._counted(_of_attribute(name), both)
-        return aggregations
-
-    def _attribute(self, name: str, answer: Mapping[str, Any], number: int) -> Facet:
-        prefix = attribute_term(name)
-        counted = answer[f"attribute {number}"]
-        steps = [(b["key"].removeprefix(prefix), b["doc_count"]) for b in counted["steps"]["buckets"]]
-        values = _values(counted["values"], prefix)
-        unit = self.definitions[name].unit if name in self.definitions else ""
-        if steps and len(counted["values"]["buckets"]) > _SINGLE_NUMBERS:
-            counts = [(Decimal(repr(number_of(key))), count) for key, count in steps]
-            if found := ranges(counts):
-                values = [_number_range(low, high, counts) for low, high in found]
-        return Facet(_of_attribute(name), values, unit if steps else "")
-
-    def _price_pattern(self) -> str | None:
-        return f"{self._currency}.*" if self._currency else None
+    def named(self) -> Sequence[str]:
+        """The attributes whose facets are shown in any case: those asked for or, with none, those filtered by."""
+        return self.query.attribute_facets or list(self.query.attributes or {})[:_MOST_NAMED]
 
     @property
-    def _currency(self) -> str:
+    def currency(self) -> str:
+        """That of price ranges, where the query says it."""
         query = self.query
         if query.currency or query.price is None:
             return query.currency or next((each.currency for each in query.price_ranges), "")
         return query.price.currency
 
-    def _price_ranges(self, first: Mapping[str, Any]) -> list[PriceRange]:
+
+class FoundFacets:
+    """What the first step found."""
+
+    def __init__(self, facets: Facets, answer: Mapping[str, Any]):
+        self._facets = facets
+        self._answer = answer
+        self._prices: list[FacetValue] = []
+        self._prices_exact = True
+        self._attributes: list[Facet] = []
+        self._attributes_exact = True
+        if facets.query.facets:
+            self._read_prices()
+            self._read_attributes()
+
+    def second(self) -> dict[str, Clause]:
+        """Aggregations that count anew what the first step couldn't count exactly; often none."""
+        aggregations: dict[str, Clause] = {}
+        if not self._prices_exact:
+            clauses = [_in_price_range(each.range) for each in self._prices if isinstance(each.range, PriceRange)]
+            aggregations[_PRICE] = self._facets.counted(_PRICE, _each(clauses))
+        if not self._attributes_exact:
+            anew = _each([_in_number_range(name, range_) for name, range_ in self._inexact_ranges()])
+            if terms := self._inexact_terms():
+                anew["values"] = {"terms": {"field": "attributes", "size": len(terms), "include": terms}}
+            aggregations[_FOUND] = self._facets.counted("", anew)
+        return aggregations
+
+    def read(self, second: Mapping[str, Any]) -> list[Facet]:
+        """In their order: brand, category, price, availability, attributes."""
+        if not self._facets.query.facets:
+            return []
+        prices, attributes = self._prices, self._attributes
+        if _PRICE in second:
+            counts = _counts(second[_PRICE])
+            prices = [replace(value, count=count) for value, count in zip(prices, counts, strict=True)]
+        if _FOUND in second:
+            attributes = self._anew(second[_FOUND])
+        return [
+            Facet(_BRAND, _values(self._answer[_BRAND]["values"])),
+            Facet(_CATEGORY, _tree(self._answer[_CATEGORY])),
+            Facet(_PRICE, prices),
+            Facet(_AVAILABILITY, _values(self._answer[_AVAILABILITY]["values"])),
+            *attributes,
+        ]
+
+    def _read_prices(self) -> None:
+        """A product counts once for each step of its variants' prices: exact is only what has one step a product."""
+        answer = self._answer[_PRICE]
         counts: dict[str, list[tuple[Decimal, int]]] = {}
-        for bucket in first[_PRICE]["steps"]["buckets"]:
+        for bucket in answer["steps"]["buckets"]:
             currency, nanos = price_of(bucket["key"])
             counts.setdefault(currency, []).append((Decimal(nanos).scaleb(-9), bucket["doc_count"]))
         if not counts:
-            return []
-        currency = self._currency or min(counts, key=lambda code: (-sum(n for _, n in counts[code]), code))
-        return [
-            PriceRange(currency, minimum=_nanos(low), below=_nanos(high))
-            for low, high in ranges(counts.get(currency, []))
+            return
+        by_default = min(counts, key=lambda code: (-sum(count for _, count in counts[code]), code))
+        currency = self._facets.currency or by_default
+        steps = counts.get(currency, [])
+        self._prices = [_price_range(currency, low, high, steps) for low, high in ranges(steps)]
+        one_each = sum(count for _, count in steps) == answer["doc_count"]
+        self._prices_exact = not self._prices or (one_each and not answer["steps"]["sum_other_doc_count"])
+
+    def _read_attributes(self) -> None:
+        facets = self._facets
+        named = []
+        for number, name in enumerate(facets.named):
+            counted = self._answer[f"attribute {number}"]
+            values = _by_name(counted["values"]).get(_plain(name), [])
+            named.append(self._facet(name, values, _by_name(counted["steps"]).get(_plain(name), [])))
+        self._attributes = named
+        if facets.query.attribute_facets:
+            return
+        found = self._answer[_FOUND]
+        sample = found["sample"]
+        total = sample["doc_count"]
+        values_of, steps_of = _by_name(sample["values"]), _by_name(sample["steps"])
+        coverage = {name: sum(count for _, count in values) for name, values in values_of.items()}
+        worthy = candidates(coverage, total, facets.definitions)
+        others = [
+            self._facet(name, values_of.get(_plain(name), []), steps_of.get(_plain(name), []))
+            for name in worthy
+            if name not in facets.named
         ]
+        most = _MOST_NAMED - len(named)
+        pairs = [(_name(facet), facet) for facet in others]
+        self._attributes = named + telling(pairs, coverage, total, facets.definitions)[:most]
+        whole = sample["doc_count"] == found["doc_count"] and not sample["steps"]["sum_other_doc_count"]
+        self._attributes_exact = whole or len(self._attributes) == len(named)
+
+    def _facet(self, name: str, values: Sequence[tuple[str, int]], steps: Sequence[tuple[str, int]]) -> Facet:
+        definition = self._facets.definitions.get(name)
+        unit = definition.unit if definition and steps else ""
+        shown = [FacetValue(value, count) for value, count in values[:_FACET_VALUES] if value]
+        if len(values) > _SINGLE_NUMBERS or (steps and not values):
+            counts = [(Decimal(repr(number_of(key))), count) for key, count in steps]
+            shown = [_number_range(low, high, counts) for low, high in ranges(counts)] or shown
+        return Facet(_of_attribute(name), shown, unit)
+
+    @property
+    def _chosen(self) -> list[Facet]:
+        return self._attributes[len(self._facets.named) :]
+
+    def _inexact_ranges(self) -> list[tuple[str, NumberRange]]:
+        return [(_name(f), v.range) for f in self._chosen for v in f.values if isinstance(v.range, NumberRange)]
+
+    def _inexact_terms(self) -> list[str]:
+        return [attribute_term(_name(f), v.value) for f in self._chosen for v in f.values if v.range is None]
+
+    def _anew(self, answer: Mapping[str, Any]) -> list[Facet]:
+        """The attributes' facets with the counts of the second step."""
+        counts: dict[tuple[str, object], int] = {}
+        counts.update(zip(self._inexact_ranges(), _counts(answer), strict=True))
+        for name, found in _by_name(answer.get("values", {"buckets": []})).items():
+            counts.update(((name, value), count) for value, count in found)
+        facets = []
+        for facet in self._chosen:
+            name = _name(facet)
+            values = [
+                replace(each, count=counts.get((name, each.range) if each.range else (_plain(name), each.value), 0))
+                for each in facet.values
+            ]
+            if not any(value.range for value in values):
+                values.sort(key=lambda each: (-each.count, each.value))
+            facets.append(replace(facet, values=[value for value in values if value.count]))
+        return [*self._attributes[: len(self._facets.named)], *facets]
+
+
+def _each(clauses: Sequence[Clause]) -> dict[str, Clause]:
+    if not clauses:
+        return {}
+    return {"ranges": {"filters": {"filters": {str(number): clause for number, clause in enumerate(clauses)}}}}
+
+
+def _counts(answer: Mapping[str, Any]) -> list[int]:
+    buckets = answer.get("ranges", {"buckets": {}})["buckets"]
+    return [buckets[str(number)]["doc_count"] for number in range(len(buckets))]
+
+
+def _by_name(aggregation: Mapping[str, Any]) -> dict[str, list[tuple[str, int]]]:
+    """What terms say of each attribute: values or keys with their counts."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for bucket in aggregation["buckets"]:
+        name, _, value = bucket["key"].partition(SEPARATOR)
+        found.setdefault(name, []).append((value, bucket["doc_count"]))
+    return found
+
+
+def _price_range(
+    currency: str, low: Decimal | None, high: Decimal | None, steps: Sequence[tuple[Decimal, int]]
+) -> FacetValue:
+    found = PriceRange(currency, minimum=_nanos(low), below=_nanos(high))
+    return FacetValue(_shown_prices(found), _sum(low, high, steps), found)
+
+
+def _sum(low: Decimal | None, high: Decimal | None, steps: Sequence[tuple[Decimal, int]]) -> int:
+    return sum(n for step, n in steps if (low is None or step >= low) and (high is None or step < high))
 
 
 def _nanos(amount: Decimal | None) -> int | None:
@@ -206,13 +291,12 @@ def _nanos(amount: Decimal | None) -> int | None:
 
 
 def _number_range(low: Decimal | None, high: Decimal | None, counts: Sequence[tuple[Decimal, int]]) -> FacetValue:
-    count = sum(n for step, n in counts if (low is None or step >= low) and (high is None or step < high))
     found = NumberRange(
         minimum=None if low is None else float(low),
         below=None if high is None else float(high),
     )
     shown = (None if bound is None else shown_value(bound) for bound in (found.minimum, found.below))
-    return FacetValue(_shown_range(*shown), count, found)
+    return FacetValue(_shown_range(*shown), _sum(low, high, counts), found)
 
 
 def _shown_prices(found: PriceRange) -> str:
@@ -254,11 +338,16 @@ def _of_attribute(name: str) -> str:
     return f"attributes.{name}"
 
 
-def _terms(field: str, pattern: str | None = None) -> Clause:
-    return {"terms": _most(pattern, field, _FACET_VALUES)["terms"]}
+def _name(facet: Facet) -> str:
+    return facet.name.removeprefix(_of_attribute(""))
 
 
-def _most(pattern: str | None, field: str, size: int = _STEPS) -> Clause:
+def _plain(name: str) -> str:
+    """An attribute's name as its terms have it."""
+    return attribute_term(name).removesuffix(SEPARATOR)
+
+
+def _terms(field: str, pattern: str | None = None, size: int = _STEPS) -> Clause:
     terms: Clause = {"field": field, "size": size, "order": [{"_count": "desc"}, {"_key": "asc"}]}
     return {"terms": {**terms, "include": pattern} if pattern else terms}
 
@@ -293,9 +382,8 @@ def _tree(answer: Mapping[str, Any]) -> list[FacetValue]:
     return [counts[path] for path in sorted(counts, key=place)]
 
 
-def _values(aggregation: Mapping[str, Any], prefix: str = "") -> list[FacetValue]:
-    buckets = ((bucket["key"].removeprefix(prefix), bucket["doc_count"]) for bucket in aggregation["buckets"])
-    return [FacetValue(value, count) for value, count in buckets if value]
+def _values(aggregation: Mapping[str, Any]) -> list[FacetValue]:
+    return [FacetValue(bucket["key"], bucket["doc_count"]) for bucket in aggregation["buckets"] if bucket["key"]]
 
 
 def _literally(text: str) -> str:

@@ -86,15 +86,13 @@ MAPPINGS: Mapping[str, Mapping[str, Any]] = {
         # as dear, a field for each name would break the limit of fields.
         "attributes": _KEYWORD,
         "in_stock": {"type": "boolean"},
-        # Units sold of late; a product without the field counts as 0.
-        "popularity": {"type": "long"},
+        "popularity": {"type": "float"},
         "prices": _KEYWORD,
         "price_from": _KEYWORD,
         # What facets choose from and count by, and numbers as keywords that sort as numbers do: a nested document each
         # would be as dear for them.
         "availability": _KEYWORD,
         "category_levels": _KEYWORD,
-        "attribute_kinds": _KEYWORD,
         "numbers": _KEYWORD,
         "number_steps": _KEYWORD,
         "price_steps": _KEYWORD,

@@ -24,8 +24,8 @@ _FIELDS = ["title^2", "brand.words", "values", "description"]
 
 _IS_THE_THING = 1.4
 _OUT_OF_STOCK = 0.9
-# From so many units sold of late, times so much; together at most 1.1.
-_POPULAR = ((1, 1.02), (10, 1.03), (100, 1.05))
+# From such a popularity on, that of 1, 10 and 100 units sold of late, times so much; together at most 1.1.
+_POPULAR = ((1, 1.02), (3.25, 1.03), (6.5, 1.05))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def ranking(asked: Asked) -> Ranking:
         },
     }
     factors: dict[str, list[tuple[Clause, float]]] = {
-        "popularity": [({"range": {"popularity": {"gte": units}}}, by) for units, by in _POPULAR],
+        "popularity": [({"range": {"popularity": {"gte": least}}}, by) for least, by in _POPULAR],
         "out of stock": [({"term": {"in_stock": False}}, _OUT_OF_STOCK)],
     }
     meant = thing(asked.text)

@@ -62,12 +62,6 @@ def attribute_term(name: str, value: str = "") -> str:
     return f"{name.replace(SEPARATOR, ' ')}{SEPARATOR}{value}"
 
 
-def kind_term(name: str, value: AttributeValue) -> str:
-    """What kind an attribute's value is of, and its name: "number␟weight"."""
-    kind = "flag" if isinstance(value, bool) else "number" if isinstance(value, float) else "text"
-    return f"{kind}{SEPARATOR}{name}"
-
-
 def level_term(depth: int, category: str) -> str:
     """A category's path, joined, with how deep it lies before it: "2␟Home > Lamps"."""
     return f"{depth}{SEPARATOR}{category}"

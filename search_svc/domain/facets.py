@@ -10,6 +10,11 @@ _CHOSEN = 6
 _NUMBERS = 3
 _COVERED = 0.25
 _COVERED_IF_FLAGGED = 0.05
+_TELLING = 0.05
+# The values shown, of those that have any.
+_SHOWN = 0.5
+# Ranges are made to be even; values that are so by themselves tell more.
+_RANGED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +41,20 @@ def candidates(coverage: Mapping[str, int], total: int, definitions: Definitions
     return sorted(worthy, key=lambda name: (name not in flagged, -coverage[name], name))[:CANDIDATES]
 
 
-def telling(facets: Sequence[tuple[str, Facet]], total: int, definitions: Definitions) -> list[Facet]:
-    """Of the candidates' facets, by attribute, those that tell most: by the chance that two products, of which each has
-    one of the values shown, have different ones. What product types mean as facets comes first; of others a few are
-    about numbers, which in large numbers are measures of the box."""
+def telling(
+    facets: Sequence[tuple[str, Facet]], coverage: Mapping[str, int], total: int, definitions: Definitions
+) -> list[Facet]:
+    """Of the candidates' facets, by attribute, those that tell most: by the chance that two of the `total` products
+    have different ones of the values shown. What product types mean as facets comes first; of others a few are about
+    numbers, which in large numbers are measures of the box, and none has values that mostly are each product's own."""
 
     def worth(item: tuple[str, Facet]) -> float:
         counts = [value.count for value in item[1].values]
         covered = sum(counts)
-        return min(covered / total, 1) * (1 - sum((count / covered) ** 2 for count in counts)) if covered else 0
+        if not covered or covered < coverage[item[0]] * _SHOWN:
+            return 0
+        evenness = 1 - sum((count / covered) ** 2 for count in counts)
+        return min(covered / total, 1) * evenness * (_RANGED if _ranged(item[1]) else 1)
 
     def flagged(name: str) -> bool:
         return name in definitions and definitions[name].facet
@@ -53,11 +63,15 @@ def telling(facets: Sequence[tuple[str, Facet]], total: int, definitions: Defini
     chosen: list[Facet] = []
     numbers = 0
     for name, facet in ranked:
-        if len(facet.values) < 2 or (not flagged(name) and worth((name, facet)) < _COVERED / 5):
+        if len(facet.values) < 2 or (not flagged(name) and worth((name, facet)) < _TELLING):
             continue
-        if any(value.range for value in facet.values) and not flagged(name):
+        if _ranged(facet) and not flagged(name):
             if numbers == _NUMBERS:
                 continue
             numbers += 1
         chosen.append(facet)
     return chosen[:_CHOSEN]
+
+
+def _ranged(facet: Facet) -> bool:
+    return any(value.range for value in facet.values)

@@ -26,6 +26,7 @@ from search_svc.entrypoints.filters import (
     read_price,
     read_prices,
 )
+from search_svc.entrypoints.trending import TrendingLister
 from search_svc.protos import attribute_to_proto, availability_to_proto
 
 _SORTS = {
@@ -60,6 +61,7 @@ class SearchServicer(SearchServiceServicer):
     def __init__(
         self,
         index: ProductSearch,
+        trending: TrendingLister,
         *,
         completions: Completions,
         spelling: Spelling,
@@ -67,6 +69,7 @@ class SearchServicer(SearchServiceServicer):
         token_key: str,
     ):
         self._index = index
+        self._trending = trending
         self._completions = completions
         self._spelling = spelling
         self._searches = searches
@@ -120,6 +123,11 @@ class SearchServicer(SearchServiceServicer):
             products_in_stock=status.products_in_stock,
             rebuilding=status.rebuilding,
         )
+
+    async def ListTrendingProducts(
+        self, request: pb.ListTrendingProductsRequest, context: Context
+    ) -> pb.ListTrendingProductsResponse:
+        return await self._trending.list(request)
 
 
 def _checked(request: pb.SearchProductsRequest, key: str) -> tuple[Query, int, Position | None, Relaxed]:

@@ -41,6 +41,8 @@ class SearchServiceStub:
     """Lists what was searched for most, for an operator. It is kept without a word on who asked."""
     GetIndexStatus: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.GetIndexStatusRequest, _search_service_pb2.IndexStatus]
     """Says how far the index is: documents, and whether it is being rebuilt."""
+    ListTrendingProducts: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.ListTrendingProductsRequest, _search_service_pb2.ListTrendingProductsResponse]
+    """Lists what sells best: products by the units of confirmed orders in the last days, the most first."""
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -55,6 +57,8 @@ class SearchServiceAsyncStub(SearchServiceStub):
     """Lists what was searched for most, for an operator. It is kept without a word on who asked."""
     GetIndexStatus: _aio.UnaryUnaryMultiCallable[_search_service_pb2.GetIndexStatusRequest, _search_service_pb2.IndexStatus]  # type: ignore[assignment]
     """Says how far the index is: documents, and whether it is being rebuilt."""
+    ListTrendingProducts: _aio.UnaryUnaryMultiCallable[_search_service_pb2.ListTrendingProductsRequest, _search_service_pb2.ListTrendingProductsResponse]  # type: ignore[assignment]
+    """Lists what sells best: products by the units of confirmed orders in the last days, the most first."""
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
     """Full-text search over products, with facets."""
@@ -90,5 +94,13 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_search_service_pb2.IndexStatus, _abc.Awaitable[_search_service_pb2.IndexStatus]]:
         """Says how far the index is: documents, and whether it is being rebuilt."""
+
+    @_abc_1.abstractmethod
+    def ListTrendingProducts(
+        self,
+        request: _search_service_pb2.ListTrendingProductsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.ListTrendingProductsResponse, _abc.Awaitable[_search_service_pb2.ListTrendingProductsResponse]]:
+        """Lists what sells best: products by the units of confirmed orders in the last days, the most first."""
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
