@@ -13,12 +13,11 @@ from chassis.messaging.topology import TOPOLOGY
 from chassis.metrics import Metrics
 from chassis.rpc.client import RpcClient
 from chassis.service import Check, Service, Servicer
-from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.elastic_search import ElasticProductSearch
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.grpc_sources import GrpcSources
 from search_svc.adapters.indices import Indices
-from search_svc.application.ports import Index
+from search_svc.application.ports import Targets
 from search_svc.config import SearchConfig
 from search_svc.entrypoints.grpc import SearchServicer
 from search_svc.entrypoints.keeper import IndexKeeper
@@ -36,10 +35,10 @@ def build(config: SearchConfig) -> Service:
     catalog = RpcClient(config.catalog_address, CatalogServiceStub)
     taxonomy = RpcClient(config.catalog_address, TaxonomyServiceStub)
     inventory = RpcClient(config.inventory_address, InventoryServiceStub)
-    indices, index = Indices(engine), ElasticIndex(engine)
-    keeper = IndexKeeper(holder=uuid7(), lease=indices, index=index, sources=GrpcSources(catalog, taxonomy, inventory))
+    indices = Indices(engine)
+    keeper = IndexKeeper(holder=uuid7(), generations=indices, sources=GrpcSources(catalog, taxonomy, inventory))
     # Documents carry versions, so a message may come again.
-    inbox: NoInbox[Index] = NoInbox(index)
+    inbox: NoInbox[Targets] = NoInbox(indices)
     subscriptions = [
         Subscription(nats, consumer, HANDLERS, inbox, metrics, batch=_BATCH) for consumer in TOPOLOGY.consumers_of(NAME)
     ]
@@ -48,7 +47,6 @@ def build(config: SearchConfig) -> Service:
         config=config,
         metrics=metrics,
         resources=[engine, nats, catalog, taxonomy, inventory],
-        schema=indices.check_schema,
         ready=[Check("index", indices.ready)],
         servicers=[
             Servicer(
@@ -62,7 +60,7 @@ def build(config: SearchConfig) -> Service:
 
 
 async def migrate(config: SearchConfig) -> None:
-    """Create the indices of this release, empty; a running service fills them."""
+    """Create the indices of this release, empty, where there are none; a running service fills them."""
     engine = Engine(config.elasticsearch_url)
     await engine.open()
     try:

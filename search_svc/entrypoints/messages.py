@@ -8,35 +8,41 @@ from polymart.inventory.v1.events_pb2 import StockAvailabilityChanged
 
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.subscription import Handler
-from search_svc.application.ports import Index
-from search_svc.application.projection import apply_availability, apply_categories, apply_products
+from search_svc.application.ports import Targets
+from search_svc.application.projection import (
+    apply_availability,
+    apply_categories,
+    apply_everywhere,
+    apply_products,
+)
 from search_svc.domain.product import Product
 from search_svc.protos import availability_from_proto, category_from_proto, product_from_proto, tombstone
 
 
-async def index_products(messages: Sequence[Envelope], *, tx: Index) -> None:
-    await apply_products([_product(message.payload) for message in messages], index=tx)
+async def index_products(messages: Sequence[Envelope], *, tx: Targets) -> None:
+    products = [_product(message.payload) for message in messages]
+    await apply_everywhere(lambda index: apply_products(products, index=index), targets=tx)
 
 
-async def index_categories(messages: Sequence[Envelope], *, tx: Index) -> None:
+async def index_categories(messages: Sequence[Envelope], *, tx: Targets) -> None:
     news = []
     for message in messages:
         payload = message.payload
         assert isinstance(payload, CategoryChanged)
         news.append(category_from_proto(payload.category))
-    await apply_categories(news, index=tx)
+    await apply_everywhere(lambda index: apply_categories(news, index=index), targets=tx)
 
 
-async def index_availability(messages: Sequence[Envelope], *, tx: Index) -> None:
+async def index_availability(messages: Sequence[Envelope], *, tx: Targets) -> None:
     news = []
     for message in messages:
         payload = message.payload
         assert isinstance(payload, StockAvailabilityChanged)
         news.append((payload.sku, availability_from_proto(payload.availability, payload.version)))
-    await apply_availability(news, index=tx)
+    await apply_everywhere(lambda index: apply_availability(news, index=index), targets=tx)
 
 
-HANDLERS: Mapping[type[Message], Handler[Index]] = {
+HANDLERS: Mapping[type[Message], Handler[Targets]] = {
     ProductCreated: index_products,
     ProductUpdated: index_products,
     ProductDeleted: index_products,
