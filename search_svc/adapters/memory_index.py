@@ -62,6 +62,7 @@ class MemoryIndex:
     def __init__(self, waits: Callable[[], int] = lambda: 0, refused: frozenset[str] = frozenset()):
         self._waits = waits
         self._refused = refused
+        self._check: Callable[[], None] = lambda: None
         self.products: MemoryDocuments[Product] = MemoryDocuments(waits, refused)
         self.skus: MemoryDocuments[SkuRecord] = MemoryDocuments(waits)
         self.categories: MemoryDocuments[Category] = MemoryDocuments(waits)
@@ -69,6 +70,7 @@ class MemoryIndex:
     def while_allowed(self, check: Callable[[], None]) -> "MemoryIndex":
         """The same documents for as long as `check` doesn't raise."""
         view = MemoryIndex(self._waits, self._refused)
+        view._check = check
         view.products = MemoryDocuments(self._waits, self._refused, self.products, check)
         view.skus = MemoryDocuments(self._waits, frozenset(), self.skus, check)
         view.categories = MemoryDocuments(self._waits, frozenset(), self.categories, check)
@@ -76,6 +78,7 @@ class MemoryIndex:
 
     async def behind(self, categories: Sequence[Category], limit: int) -> Sequence[str]:
         await asyncio.sleep(0)
+        self._check()
         known = {category.category_id: category.version for category in categories}
         behind = [
             product.product_id
