@@ -22,6 +22,7 @@ from search_svc.config import SearchConfig
 from search_svc.entrypoints.grpc import SearchServicer
 from search_svc.entrypoints.keeper import IndexKeeper
 from search_svc.entrypoints.messages import HANDLERS
+from search_svc.entrypoints.operation import Operation
 
 NAME = "search_svc"
 
@@ -36,6 +37,7 @@ def build(config: SearchConfig) -> Service:
     taxonomy = RpcClient(config.catalog_address, TaxonomyServiceStub)
     inventory = RpcClient(config.inventory_address, InventoryServiceStub)
     indices = Indices(engine)
+    index = ElasticProductSearch(engine, indices)
     keeper = IndexKeeper(holder=uuid7(), generations=indices, sources=GrpcSources(catalog, taxonomy, inventory))
     # Documents carry versions, so a message may come again.
     inbox: NoInbox[Targets] = NoInbox(indices)
@@ -51,7 +53,7 @@ def build(config: SearchConfig) -> Service:
         servicers=[
             Servicer(
                 add_SearchServiceServicer_to_server,
-                SearchServicer(ElasticProductSearch(engine, indices)),
+                SearchServicer(index, Operation(index, indices)),
                 "polymart.search.v1.SearchService",
             )
         ],

@@ -10,6 +10,7 @@ An index is called `<alias>-<generation>`, such as products-v3-000002. The alias
 The epoch's own name is on the index that holds the rebuild's record, where a change takes it away only if it is there.
 """
 
+import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from typing import Any
@@ -63,9 +64,9 @@ class Indices:
         serving = (await self.layout()).serving
         if serving is None:
             raise IndexMissing
-        return self.index_name(serving)
+        return self.name_of(serving)
 
-    def index_name(self, generation: int) -> str:
+    def name_of(self, generation: int) -> str:
         return self._index(PRODUCTS, generation)
 
     async def migrate(self) -> None:
@@ -126,6 +127,15 @@ class Indices:
 
     async def delete(self, generation: int) -> None:
         await self._delete([self._index(kind, generation) for kind in _KINDS])
+
+    async def delete_earlier(self) -> None:
+        families = "|".join(alias.rpartition("-v")[0] for alias in MAPPINGS)
+        versioned = re.compile(rf"(?:{families})-v?(\d+)-\w+")
+        with translated():
+            found = await self._engine.client.indices.get_alias(index="product*", allow_no_indices=True)
+        names = [name for name in found.body if (of := versioned.fullmatch(name)) and int(of[1]) < self._version]
+        if names:
+            await self._delete(sorted(names))
 
     async def refresh(self, generation: int) -> None:
         with translated():

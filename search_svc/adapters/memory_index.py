@@ -158,6 +158,12 @@ class MemoryGenerations:
         await self._wait()
         self._engine.lose(generation)
 
+    async def delete_earlier(self) -> None:
+        await self._wait()
+
+    def name_of(self, generation: int) -> str:
+        return f"{generation}"
+
     async def refresh(self, generation: int) -> None:
         await self._wait()
         self._there(generation)

@@ -128,6 +128,14 @@ class Generations(Targets, Protocol):
         """About how many entries its sources had."""
         ...
 
+    async def delete_earlier(self) -> None:
+        """Delete all that earlier releases left, whose indices were of another version."""
+        ...
+
+    def name_of(self, generation: int) -> str:
+        """What operators know it by."""
+        ...
+
     def index(self, generation: int, epoch: str) -> Index:
         """To be read and written while the layout's epoch is this; later it raises IndexMissing."""
         ...

@@ -63,7 +63,10 @@ async def roll_back(generations: Generations) -> None:
 
 
 async def drop_old(generations: Generations) -> None:
-    """Delete all but the generation that serves. Raises FailedPrecondition, Aborted, Unavailable."""
+    """Delete all but the generation that serves, and what earlier releases left.
+
+    Raises FailedPrecondition, Aborted, Unavailable.
+    """
     layout = await _at_rest(generations)
     if layout.serving is None or not layout.built:
         raise FailedPrecondition("the index that serves isn't complete", reason="INDEX_INCOMPLETE")
@@ -74,6 +77,7 @@ async def drop_old(generations: Generations) -> None:
         raise Aborted("the indices were changed meanwhile")
     for generation in layout.present - only:
         await generations.delete(generation)
+    await generations.delete_earlier()
 
 
 async def _at_rest(generations: Generations) -> Layout:

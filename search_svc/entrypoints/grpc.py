@@ -14,6 +14,7 @@ from chassis.rpc.validation import Validator
 from search_svc.application.ports import ProductSearch
 from search_svc.application.search import search_products
 from search_svc.domain.query import Hit, Position, PriceRange, Query, Results, Sort
+from search_svc.entrypoints.operation import Operation
 from search_svc.protos import attribute_to_proto, availability_to_proto
 
 _SORTS = {
@@ -32,8 +33,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SearchServicer(SearchServiceServicer):
-    def __init__(self, index: ProductSearch):
+    def __init__(self, index: ProductSearch, operation: Operation):
         self._index = index
+        self._operation = operation
 
     async def SearchProducts(self, request: pb.SearchProductsRequest, context: Context) -> pb.SearchProductsResponse:
         query, size, after, fuzzy = _checked(request)
@@ -41,13 +43,16 @@ class SearchServicer(SearchServiceServicer):
         return _response(results, fingerprint(request))
 
     async def GetIndexStatus(self, request: pb.GetIndexStatusRequest, context: Context) -> pb.IndexStatus:
-        status = await self._index.status()
-        return pb.IndexStatus(
-            index=status.index,
-            products=status.products,
-            products_in_stock=status.products_in_stock,
-            rebuilding=status.rebuilding,
-        )
+        return await self._operation.status()
+
+    async def StartRebuild(self, request: pb.StartRebuildRequest, context: Context) -> pb.IndexStatus:
+        return await self._operation.start_rebuild()
+
+    async def RollbackIndex(self, request: pb.RollbackIndexRequest, context: Context) -> pb.IndexStatus:
+        return await self._operation.roll_back()
+
+    async def DropOldIndex(self, request: pb.DropOldIndexRequest, context: Context) -> pb.IndexStatus:
+        return await self._operation.drop_old()
 
 
 def _checked(request: pb.SearchProductsRequest) -> tuple[Query, int, Position | None, bool]:
