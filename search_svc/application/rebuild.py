@@ -8,6 +8,7 @@ One replica at a time drives it, under a lease that each step renews; where it d
 done twice, and by two at once.
 """
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 LEASE_SECONDS = 15.0
 _ATTEMPTS = 10
+_LAST_WORD = 1.0
 
 
 class _Overtaken(Exception):
@@ -146,6 +148,13 @@ class _Driver:
         except PolymartError as error:
             with contextlib.suppress(PolymartError, _Overtaken):
                 await self._save(trouble=str(error))
+            raise
+        except asyncio.CancelledError:
+            # Another may go on at once.
+            self._lease = 0
+            with contextlib.suppress(PolymartError, _Overtaken, TimeoutError):
+                async with asyncio.timeout(_LAST_WORD):
+                    await self._save()
             raise
         return True
 
