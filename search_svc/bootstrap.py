@@ -32,7 +32,10 @@ _BATCH = 1_000
 
 def build(config: SearchConfig) -> Service:
     metrics = Metrics(NAME)
-    engine, nats = Engine(config.elasticsearch_url), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
+    engine, nats = (
+        Engine(config.elasticsearch_url, config.access),
+        Nats(config.nats_url, NAME, replicas=config.nats_replicas),
+    )
     catalog = RpcClient(config.catalog_address, CatalogServiceStub)
     taxonomy = RpcClient(config.catalog_address, TaxonomyServiceStub)
     inventory = RpcClient(config.inventory_address, InventoryServiceStub)
@@ -63,7 +66,7 @@ def build(config: SearchConfig) -> Service:
 
 async def migrate(config: SearchConfig) -> None:
     """Create the indices of this release, empty, where there are none; a running service fills them."""
-    engine = Engine(config.elasticsearch_url)
+    engine = Engine(config.elasticsearch_url, config.access)
     await engine.open()
     try:
         await Indices(engine).migrate()

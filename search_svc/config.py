@@ -1,12 +1,11 @@
 """The service's settings, each read from POLYMART_<NAME>."""
 
-from chassis.config import Address, HttpUrl, ServiceConfig
+from chassis.config import Address
+from search_svc.engine_config import EngineConfig
 
 
-class SearchConfig(ServiceConfig):
-    """`elasticsearch_url`: the engine, user and password in it where it wants them. The index is rebuilt from the
-    services at `catalog_address` and `inventory_address`."""
+class SearchConfig(EngineConfig):
+    """The index is rebuilt from the services at `catalog_address` and `inventory_address`."""
 
-    elasticsearch_url: HttpUrl
     catalog_address: Address
     inventory_address: Address
