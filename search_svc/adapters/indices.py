@@ -69,6 +69,10 @@ class Indices:
     def name_of(self, generation: int) -> str:
         return self._index(PRODUCTS, generation)
 
+    def names_of(self, generation: int) -> Mapping[str, str]:
+        """Its indices by kind."""
+        return {kind: self._index(kind, generation) for kind in _KINDS}
+
     async def migrate(self) -> None:
         """An empty generation that serves, where there is none; idempotent, and safe when several do it."""
         await self.prepare()

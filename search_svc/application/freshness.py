@@ -1,7 +1,7 @@
 """Searches that wait until they see what was written.
 
-However many wait, one loop looks for all of them, and refreshes the index only once something that is waited for has been
-written to it.
+However many wait, one loop looks for all of them, and refreshes the index only once something that is waited for has
+been written to it.
 """
 
 import asyncio
@@ -34,9 +34,7 @@ class Freshness:
         self._waiting: set[_Waiting] = set()
         self._looking: asyncio.Task[None] | None = None
 
-    async def read(
-        self, product_id: str, version: int, *, within: float, query: Callable[[], Awaitable[R]]
-    ) -> R:
+    async def read(self, product_id: str, version: int, *, within: float, query: Callable[[], Awaitable[R]]) -> R:
         """The answer of `query` by an index in which searches see this version of the product, or a newer one.
 
         Raises DeadlineExceeded if that takes longer than `within` seconds, IndexMissing, Unavailable.

@@ -87,6 +87,26 @@ class ProductSearch(Protocol):
     async def status(self) -> IndexStatus: ...
 
 
+class Visibility(Protocol):
+    """Versions of products, by id, in the index that searches read. All raise IndexMissing, Unavailable."""
+
+    async def searched(self) -> str:
+        """The name of that index."""
+        ...
+
+    async def written(self, product_ids: Set[str]) -> Mapping[str, int]:
+        """As last written."""
+        ...
+
+    async def shown(self, product_ids: Set[str]) -> Mapping[str, int]:
+        """As searches see them."""
+        ...
+
+    async def refresh_shown(self) -> None:
+        """Let searches see all that was written before."""
+        ...
+
+
 class Targets(Protocol):
     """The generations that are written."""
 

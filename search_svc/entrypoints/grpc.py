@@ -8,9 +8,13 @@ import grpc
 from polymart.search.v1 import search_service_pb2 as pb
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceServicer
 
+from chassis.consistency import ConsistencyToken
+from chassis.errors import Violation
 from chassis.money import Money, is_currency
+from chassis.rpc.deadline import remaining
 from chassis.rpc.paging import PageToken, asked_page, fingerprint
 from chassis.rpc.validation import Validator
+from search_svc.application.freshness import Freshness
 from search_svc.application.ports import ProductSearch
 from search_svc.application.search import search_products
 from search_svc.domain.query import Hit, Position, PriceRange, Query, Results, Sort
@@ -33,13 +37,25 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SearchServicer(SearchServiceServicer):
-    def __init__(self, index: ProductSearch, operation: Operation):
+    def __init__(self, index: ProductSearch, *, operation: Operation, freshness: Freshness, token_key: str):
         self._index = index
         self._operation = operation
+        self._freshness = freshness
+        self._token_key = token_key
 
     async def SearchProducts(self, request: pb.SearchProductsRequest, context: Context) -> pb.SearchProductsResponse:
-        query, size, after, fuzzy = _checked(request)
-        results = await search_products(query, size=size, after=after, fuzzy=fuzzy, index=self._index)
+        wanted, told = _taken(request, self._token_key)
+        query, size, after, fuzzy = _checked(request, told)
+
+        async def search() -> Results:
+            return await search_products(query, size=size, after=after, fuzzy=fuzzy, index=self._index)
+
+        if wanted is None:
+            results = await search()
+        else:
+            results = await self._freshness.read(
+                wanted.aggregate_id, wanted.version, within=remaining() or 0, query=search
+            )
         return _response(results, fingerprint(request))
 
     async def GetIndexStatus(self, request: pb.GetIndexStatusRequest, context: Context) -> pb.IndexStatus:
@@ -55,10 +71,22 @@ class SearchServicer(SearchServiceServicer):
         return await self._operation.drop_old()
 
 
-def _checked(request: pb.SearchProductsRequest) -> tuple[Query, int, Position | None, bool]:
+def _taken(request: pb.SearchProductsRequest, key: str) -> tuple[ConsistencyToken | None, list[Violation]]:
+    """The consistency token, taken out of the request, since it is no part of what is asked; and what is wrong with
+    it."""
+    token = request.consistency_token
+    request.ClearField("consistency_token")
+    try:
+        return ConsistencyToken.decode(token, key) if token else None, []
+    except ValueError as error:
+        return None, [Violation("consistency_token", str(error))]
+
+
+def _checked(request: pb.SearchProductsRequest, told: Sequence[Violation]) -> tuple[Query, int, Position | None, bool]:
     """The query, the hits wanted, the position to go on from, and whether the page before allowed for typing errors.
-    Raises InvalidArgument."""
+    Raises InvalidArgument, with what is `told` already."""
     check = Validator(request)
+    check.add(told)
     wanted = request.filter
     check.check(len(request.text) <= _TEXT_LENGTH, "text", f"must have at most {_TEXT_LENGTH} characters")
     check.check(request.sort in _SORTS, "sort", "is not a known order")

@@ -8,6 +8,7 @@ from polymart.inventory.v1.events_pb2 import StockAvailabilityChanged
 
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.subscription import Handler
+from search_svc.application.lag import ProjectionLag
 from search_svc.application.ports import Targets
 from search_svc.application.projection import (
     apply_availability,
@@ -58,3 +59,20 @@ def _product(payload: Message) -> Product:
         case ProductDeleted():
             return tombstone(payload.product_id, payload.version)
     raise TypeError(f"{type(payload).__name__} says nothing about a product")
+
+
+def measured(
+    handlers: Mapping[type[Message], Handler[Targets]], lag: ProjectionLag
+) -> Mapping[type[Message], Handler[Targets]]:
+    """The same handlers, which tell `lag` what they have in hand."""
+
+    def telling(handler: Handler[Targets]) -> Handler[Targets]:
+        async def handle(messages: Sequence[Envelope], *, tx: Targets) -> None:
+            with lag.applying(handler, [(message.type, message.time) for message in messages]):
+                await handler(messages, tx=tx)
+
+        return handle
+
+    # One for one, as messages of several types may be one batch of the same handler.
+    told = {handler: telling(handler) for handler in handlers.values()}
+    return {kind: told[handler] for kind, handler in handlers.items()}

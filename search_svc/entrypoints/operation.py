@@ -2,6 +2,7 @@
 
 from polymart.search.v1 import search_service_pb2 as pb
 
+from search_svc.application.lag import ProjectionLag
 from search_svc.application.ports import Generations, IndexMissing, ProductSearch
 from search_svc.application.rebuild import drop_old, roll_back, start_rebuild
 from search_svc.domain.rebuild import Rebuild, Step
@@ -20,9 +21,10 @@ _STEPS = {
 class Operation:
     """Each method answers with the state afterwards."""
 
-    def __init__(self, index: ProductSearch, generations: Generations):
+    def __init__(self, index: ProductSearch, generations: Generations, lag: ProjectionLag):
         self._index = index
         self._generations = generations
+        self._lag = lag
 
     async def status(self) -> pb.IndexStatus:
         state = await self._index.status()
@@ -40,6 +42,8 @@ class Operation:
             last = None
         if last:
             status.rebuild.CopyFrom(self._rebuild(last.document))
+        if (seconds := self._lag.seconds) is not None:
+            status.projection_lag.FromMilliseconds(round(seconds * 1000))
         return status
 
     async def start_rebuild(self) -> pb.IndexStatus:

@@ -57,8 +57,10 @@ async def index(server: str | None) -> AsyncIterator[Index]:
         return
     engine = Engine(server)
     await engine.open()
-    await Indices(engine).migrate()
-    yield ElasticIndex(engine)
+    indices = Indices(engine)
+    await indices.migrate()
+    (index,) = await indices.targets()
+    yield index
     await engine.close()
 
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from polymart.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
 
 LIMIT = 10.0
+TOKEN_KEY = "a key of the tests, of enough characters"
 
 
 def product(product_id: str, name: str = "Mug", *skus: str, version: int = 1, **fields: Any) -> ProductMessage:
@@ -252,6 +253,7 @@ async def search_service(url: str, nats: Nats, peers: Peers) -> Search:
         nats_url=nats._url,
         catalog_address=peers.address,
         inventory_address=peers.address,
+        token_key=TOKEN_KEY,
         drain_seconds=5,
     )
     service = await start(build(config))

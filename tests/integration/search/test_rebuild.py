@@ -12,6 +12,7 @@ from polymart.search.v1 import search_service_pb2 as pb
 
 from search_svc.adapters.documents import category_to_document, product_to_document
 from search_svc.adapters.engine import Engine
+from search_svc.adapters.indices import Indices
 from search_svc.adapters.mappings import CATEGORIES, PARTS, PRODUCTS
 from search_svc.domain.product import Category, Product
 from search_svc.protos import availability_from_proto, category_from_proto, product_from_proto, tombstone
@@ -230,10 +231,10 @@ async def test_another_replica_goes_on_where_the_one_that_drove_it_ended(
     status = await replicas[0].status()
     assert (status.rebuild.step, status.rebuilding) == (pb.REBUILD_STEP_PRODUCTS, False)
     assert await replicas[0].ids("mug")
-    record = await replicas[0].engine.client.search(index="product-rebuild-v*")
-    (holder,) = {hit["_source"]["rebuild"]["holder"] for hit in record["hits"]["hits"]}
-    drivers = [s for s in replicas if any(getattr(w, "_holder", "") == holder for w in s.service.service.workers)]
-    (driver,) = drivers
+    record = await Indices(replicas[0].engine).rebuild()
+    assert record
+    holder = record.document.holder
+    (driver,) = (s for s in replicas if any(getattr(w, "_holder", "") == holder for w in s.service.service.workers))
     await driver.service.drain_and_stop()
     peers.open.set()
     (left,) = (search for search in replicas if search is not driver)
