@@ -298,7 +298,8 @@ async def reindex(
         orders.print_json(status)
     else:
         old = f", {status.old_index} is kept" if status.old_index else ""
-        console.print(f"searches read {status.index} ({status.products:,} products){old}", markup=False)
+        text = f"searches read {status.index} ({status.products:,} products){old}"
+        console.print(text, markup=False, soft_wrap=True)
 
 
 async def watched_rebuild(service: "SearchServiceAsyncStub", quiet: bool) -> IndexStatus:
