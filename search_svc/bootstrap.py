@@ -1,5 +1,7 @@
 """Where adapters meet use cases: the service as a parts list."""
 
+from datetime import timedelta
+
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceStub
 from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
@@ -14,19 +16,25 @@ from chassis.messaging.topology import TOPOLOGY
 from chassis.metrics import Metrics
 from chassis.rpc.client import RpcClient
 from chassis.service import Check, Service, Servicer
+from search_svc.adapters.elastic_sales import ElasticSales
 from search_svc.adapters.elastic_search import ElasticProductSearch
+from search_svc.adapters.elastic_shown import ElasticShownProducts
 from search_svc.adapters.elastic_visibility import ElasticVisibility
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.grpc_sources import GrpcSources
 from search_svc.adapters.indices import Indices
+from search_svc.adapters.order_history import OrderHistory
 from search_svc.application.freshness import Freshness
 from search_svc.application.lag import ProjectionLag
-from search_svc.application.ports import Targets
+from search_svc.application.popularity import Window
+from search_svc.application.ports import Sales, Targets
 from search_svc.config import SearchConfig
 from search_svc.entrypoints.grpc import SearchServicer
 from search_svc.entrypoints.keeper import IndexKeeper
-from search_svc.entrypoints.messages import HANDLERS, measured
+from search_svc.entrypoints.messages import HANDLERS, measured, sales_handlers
 from search_svc.entrypoints.operation import Operation
+from search_svc.entrypoints.popularity import PopularityKeeper
+from search_svc.entrypoints.trending import TrendingLister
 
 NAME = "search_svc"
 
@@ -41,17 +49,31 @@ def build(config: SearchConfig) -> Service:
     catalog = RpcClient(config.catalog_address, CatalogServiceStub)
     taxonomy = RpcClient(config.catalog_address, TaxonomyServiceStub)
     inventory = RpcClient(config.inventory_address, InventoryServiceStub)
-    indices = Indices(engine)
+    indices, holder = Indices(engine), uuid7()
     index = ElasticProductSearch(engine, indices)
-    keeper = IndexKeeper(holder=uuid7(), generations=indices, sources=GrpcSources(catalog, taxonomy, inventory))
+    keeper = IndexKeeper(holder=holder, generations=indices, sources=GrpcSources(catalog, taxonomy, inventory))
+    sales, window = ElasticSales(engine), Window(timedelta(hours=config.popularity_hours), SystemClock())
+    consumers = {consumer.stream: consumer for consumer in TOPOLOGY.consumers_of(NAME)}
+    orders = consumers.pop("EVT_ORDER")
+    popularity = PopularityKeeper(
+        holder=holder,
+        sales=sales,
+        history=OrderHistory(nats, orders),
+        targets=indices,
+        window=window,
+        interval=config.popularity_interval,
+    )
+    trending = TrendingLister(sales=sales, targets=indices, products=ElasticShownProducts(engine), window=window)
     lag = ProjectionLag(SystemClock(), metrics.projected)
     metrics.watch_projection(lambda: lag.seconds)
     handlers = measured(HANDLERS, lag)
     # Documents carry versions, so a message may come again.
     inbox: NoInbox[Targets] = NoInbox(indices)
     subscriptions = [
-        Subscription(nats, consumer, handlers, inbox, metrics, batch=_BATCH) for consumer in TOPOLOGY.consumers_of(NAME)
+        Subscription(nats, consumer, handlers, inbox, metrics, batch=_BATCH) for consumer in consumers.values()
     ]
+    taken: NoInbox[Sales] = NoInbox(sales)
+    sold = Subscription(nats, orders, sales_handlers(window), taken, metrics, batch=_BATCH)
     return Service(
         name=NAME,
         config=config,
@@ -63,6 +85,7 @@ def build(config: SearchConfig) -> Service:
                 add_SearchServiceServicer_to_server,
                 SearchServicer(
                     index,
+                    trending=trending,
                     operation=Operation(index, indices, lag),
                     freshness=Freshness(ElasticVisibility(engine, indices)),
                     token_key=config.token_key,
@@ -70,7 +93,7 @@ def build(config: SearchConfig) -> Service:
                 "polymart.search.v1.SearchService",
             )
         ],
-        workers=[keeper, *subscriptions],
+        workers=[keeper, *subscriptions, sold, popularity],
     )
 
 

@@ -177,6 +177,7 @@ TOPOLOGY = Topology(
         _consumer("order_svc", "EVT_CATALOG", "catalog", _PRODUCT_EVENTS),
         _consumer("search_svc", "EVT_CATALOG", "catalog", f"{_PRODUCT_EVENTS} CategoryChanged", SEARCH_EDITION),
         _consumer("search_svc", "EVT_INVENTORY", "inventory", "StockAvailabilityChanged", SEARCH_EDITION),
+        _consumer("search_svc", "EVT_ORDER", "order", "OrderConfirmed OrderCancelled"),
         _consumer("notification_svc", "EVT_ORDER", "order", "OrderConfirmed OrderRejected OrderCancelled"),
         _consumer("notification_svc", "EVT_INVENTORY", "inventory", "StockRanLow"),
         _consumer("notification_svc", "EVT_CUSTOMER", "customer", _CUSTOMER_NEWS),

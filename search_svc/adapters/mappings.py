@@ -54,6 +54,7 @@ MAPPINGS: Mapping[str, Mapping[str, Any]] = {
         # as dear, a field for each name would break the limit of fields.
         "attributes": _KEYWORD,
         "in_stock": {"type": "boolean"},
+        "popularity": {"type": "float"},
         "prices": _KEYWORD,
         "price_from": _KEYWORD,
         "rest": _STORED_ONLY,

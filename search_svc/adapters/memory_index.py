@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any, Generic
 
 from search_svc.application.ports import D, DocumentRefused, Index, IndexMissing, Stored, Write
+from search_svc.domain.popularity import PopularityRecord
 from search_svc.domain.product import Category, Product, SkuRecord
 from search_svc.domain.rebuild import Layout, Rebuild
 
@@ -66,6 +67,7 @@ class MemoryIndex:
         self.products: MemoryDocuments[Product] = MemoryDocuments(waits, refused)
         self.skus: MemoryDocuments[SkuRecord] = MemoryDocuments(waits)
         self.categories: MemoryDocuments[Category] = MemoryDocuments(waits)
+        self.popularity: MemoryDocuments[PopularityRecord] = MemoryDocuments(waits)
 
     def while_allowed(self, check: Callable[[], None]) -> "MemoryIndex":
         """The same documents for as long as `check` doesn't raise."""
@@ -74,6 +76,7 @@ class MemoryIndex:
         view.products = MemoryDocuments(self._waits, self._refused, self.products, check)
         view.skus = MemoryDocuments(self._waits, frozenset(), self.skus, check)
         view.categories = MemoryDocuments(self._waits, frozenset(), self.categories, check)
+        view.popularity = self.popularity
         return view
 
     async def behind(self, categories: Sequence[Category], limit: int) -> Sequence[str]:
@@ -102,6 +105,8 @@ class MemoryEngine:
         self.indices: dict[int, MemoryIndex] = {}
         self.layout = Layout("")
         self.record: Stored[Rebuild] | None = None
+        # Apart from the generations: it is the same to all.
+        self.popularity: MemoryDocuments[PopularityRecord] = MemoryDocuments(waits)
         self.waits = waits
         self.refused = refused
 
@@ -152,7 +157,9 @@ class MemoryGenerations:
 
     async def create(self, generation: int) -> None:
         await self._wait()
-        self._engine.indices.setdefault(generation, MemoryIndex(self._engine.waits, self._engine.refused))
+        made = MemoryIndex(self._engine.waits, self._engine.refused)
+        made.popularity = self._engine.popularity
+        self._engine.indices.setdefault(generation, made)
 
     async def delete(self, generation: int) -> None:
         await self._wait()

@@ -37,17 +37,19 @@ async def compare_availability(news: Mapping[str, SkuAvailability], index: Index
 
 
 async def compare_products(news: Mapping[str, Product], index: Index) -> Versions:
-    """A product's version goes with those of its parts, as the index itself has them: of its category's path, and of
-    the availability of each SKU, whose record must name the product."""
+    """A product's version goes with those of its parts, as the index itself has them: of its category's path, of its
+    popularity, and of the availability of each SKU, whose record must name the product."""
     stored = await read_all(index.products, news)
     newest = {key: stored[key].updated_by(news[key]) if key in stored else news[key] for key in news}
     # The parts after the products: what is told of them since has found the products.
     records = await read_all(index.skus, {sku for product in newest.values() for sku in product.skus})
     categories = await read_all(index.categories, {p.category.category_id for p in newest.values()} - {""})
+    popularity = await read_all(index.popularity, newest)
     availability = {sku: record.availability for sku, record in records.items() if record.availability}
     found = {}
     for key, product in newest.items():
         product = product.with_availability(availability).with_category(categories.get(product.category.category_id))
+        product = product.with_popularity(popularity[key].popularity if key in popularity else None)
         named = {sku for sku in product.skus if sku in records and key in records[sku].product_ids}
         known = stored.get(key)
         found[key] = _versions(product, product.skus), _versions(known, named) if known else _MISSING
@@ -55,5 +57,6 @@ async def compare_products(news: Mapping[str, Product], index: Index) -> Version
 
 
 def _versions(product: Product, named: frozenset[str] | set[str]) -> str:
-    parts = [f"{product.version}", "deleted" if product.deleted else "", f"{product.category.version}", *sorted(named)]
+    parts = [f"{product.version}", "deleted" if product.deleted else "", f"{product.category.version}"]
+    parts += [f"{product.popularity.version}", *sorted(named)]
     return " ".join([*parts, *(f"{sku}:{known.version}" for sku, known in sorted(product.availability.items()))])

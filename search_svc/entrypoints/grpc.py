@@ -19,6 +19,7 @@ from search_svc.application.ports import ProductSearch
 from search_svc.application.search import search_products
 from search_svc.domain.query import Hit, Position, PriceRange, Query, Results, Sort
 from search_svc.entrypoints.operation import Operation
+from search_svc.entrypoints.trending import TrendingLister
 from search_svc.protos import attribute_to_proto, availability_to_proto
 
 _SORTS = {
@@ -37,8 +38,17 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SearchServicer(SearchServiceServicer):
-    def __init__(self, index: ProductSearch, *, operation: Operation, freshness: Freshness, token_key: str):
+    def __init__(
+        self,
+        index: ProductSearch,
+        *,
+        trending: TrendingLister,
+        operation: Operation,
+        freshness: Freshness,
+        token_key: str,
+    ):
         self._index = index
+        self._trending = trending
         self._operation = operation
         self._freshness = freshness
         self._token_key = token_key
@@ -69,6 +79,11 @@ class SearchServicer(SearchServiceServicer):
 
     async def DropOldIndex(self, request: pb.DropOldIndexRequest, context: Context) -> pb.IndexStatus:
         return await self._operation.drop_old()
+
+    async def ListTrendingProducts(
+        self, request: pb.ListTrendingProductsRequest, context: Context
+    ) -> pb.ListTrendingProductsResponse:
+        return await self._trending.list(request)
 
 
 def _taken(request: pb.SearchProductsRequest, key: str) -> tuple[ConsistencyToken | None, list[Violation]]:

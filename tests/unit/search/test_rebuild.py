@@ -17,9 +17,11 @@ from search_svc.application.projection import (
     apply_availability,
     apply_categories,
     apply_everywhere,
+    apply_popularity,
     apply_products,
 )
 from search_svc.application.rebuild import drop_old, keep, roll_back, start_rebuild
+from search_svc.domain.popularity import Popularity, PopularityRecord
 from search_svc.domain.product import Availability, Category, Product, SkuAvailability, Variant
 from search_svc.domain.rebuild import Step
 
@@ -29,7 +31,7 @@ CATEGORIES = ["c", "d", "e"]
 PRODUCTS = [f"p{n}" for n in range(9)]
 SEEDS = st.integers(0, 2**32)
 
-Event = Product | Category | tuple[str, SkuAvailability]
+Event = Product | Category | tuple[str, SkuAvailability] | PopularityRecord
 
 
 class Owners:
@@ -39,6 +41,7 @@ class Owners:
         self.products_: dict[str, Product] = {}
         self.categories_: dict[str, Category] = {}
         self.availability_: dict[str, SkuAvailability] = {}
+        self.popularity_: dict[str, Popularity] = {}
         self.events: list[Event] = []
         self.refuses_tokens = False
         self.breaks = 0
@@ -46,7 +49,12 @@ class Owners:
 
     def change(self) -> None:
         chance = self._chance
-        match chance.randrange(5):
+        match chance.randrange(6):
+            case 5:
+                key = chance.choice(PRODUCTS)
+                version = self.popularity_[key].version + 1 if key in self.popularity_ else 1
+                self.popularity_[key] = Popularity(chance.random(), version)
+                self.events.append(PopularityRecord(key, self.popularity_[key]))
             case 0:
                 key = chance.choice(CATEGORIES)
                 version = self.categories_[key].version + 1 if key in self.categories_ else 1
@@ -99,9 +107,9 @@ class Owners:
 
     def expected(self) -> dict[str, Product]:
         return {
-            key: product.with_availability(self.availability_).with_category(
-                self.categories_.get(product.category.category_id)
-            )
+            key: product.with_availability(self.availability_)
+            .with_category(self.categories_.get(product.category.category_id))
+            .with_popularity(self.popularity_.get(key))
             for key, product in self.products_.items()
         }
 
@@ -112,6 +120,8 @@ async def apply(event: Event, index: Index) -> None:
             await apply_products([event], index=index)
         case Category():
             await apply_categories([event], index=index)
+        case PopularityRecord():
+            await apply_popularity({event.product_id: event.popularity}, index=index)
         case _:
             await apply_availability([event], index=index)
 
@@ -150,6 +160,11 @@ class World:
                     await asyncio.sleep(0)
             else:
                 raise AssertionError(f"{event} can't be applied")
+
+    async def consume_all(self) -> None:
+        self.done = True
+        await self.consume()
+        self.done = False
 
     async def change(self, changes: int) -> None:
         for _ in range(changes):
@@ -213,6 +228,7 @@ def test_a_rebuild_whose_drivers_die_anywhere_loses_no_change_and_answers_all_th
         for _ in range(10):
             world.owners.change()
         await world.settle()
+        await world.consume_all()
         assert_equal(world.index(world.engine.layout.serving), world.owners)
 
         shoppers, replicas = asyncio.create_task(searched(world)), [world.consume() for _ in range(2)]
@@ -282,8 +298,8 @@ async def world() -> World:
     world = World(random.Random(1))
     for _ in range(30):
         world.owners.change()
-    world.owners.events.clear()
     await world.settle()
+    await world.consume_all()
     return world
 
 

@@ -48,6 +48,8 @@ class SearchServiceStub:
     """
     DropOldIndex: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.DropOldIndexRequest, _search_service_pb2.IndexStatus]
     """For operators. Deletes the old index, and those that earlier releases left. FAILED_PRECONDITION while a rebuild runs."""
+    ListTrendingProducts: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.ListTrendingProductsRequest, _search_service_pb2.ListTrendingProductsResponse]
+    """Lists what sells best: products by the units of confirmed orders in the last days, the most first."""
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -69,6 +71,8 @@ class SearchServiceAsyncStub(SearchServiceStub):
     """
     DropOldIndex: _aio.UnaryUnaryMultiCallable[_search_service_pb2.DropOldIndexRequest, _search_service_pb2.IndexStatus]  # type: ignore[assignment]
     """For operators. Deletes the old index, and those that earlier releases left. FAILED_PRECONDITION while a rebuild runs."""
+    ListTrendingProducts: _aio.UnaryUnaryMultiCallable[_search_service_pb2.ListTrendingProductsRequest, _search_service_pb2.ListTrendingProductsResponse]  # type: ignore[assignment]
+    """Lists what sells best: products by the units of confirmed orders in the last days, the most first."""
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
     """Full-text search over products, with facets."""
@@ -117,5 +121,13 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_search_service_pb2.IndexStatus, _abc.Awaitable[_search_service_pb2.IndexStatus]]:
         """For operators. Deletes the old index, and those that earlier releases left. FAILED_PRECONDITION while a rebuild runs."""
+
+    @_abc_1.abstractmethod
+    def ListTrendingProducts(
+        self,
+        request: _search_service_pb2.ListTrendingProductsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.ListTrendingProductsResponse, _abc.Awaitable[_search_service_pb2.ListTrendingProductsResponse]]:
+        """Lists what sells best: products by the units of confirmed orders in the last days, the most first."""
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
