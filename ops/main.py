@@ -15,6 +15,7 @@ from polymart.catalog.v1 import catalog_service_pb2 as catalog
 from polymart.search.v1.search_service_pb2 import (
     AttributeFilter,
     DropOldIndexRequest,
+    GetIndexStatusRequest,
     IndexStatus,
     RollbackIndexRequest,
     SearchFilter,
@@ -289,7 +290,8 @@ async def reindex(
         raise ValueError("--rollback and --drop-old exclude each other")
     async with clients() as c:
         if rollback:
-            status = await c.search.RollbackIndex(RollbackIndexRequest(), timeout=10)
+            now = await c.search.GetIndexStatus(GetIndexStatusRequest(), timeout=10)
+            status = await c.search.RollbackIndex(RollbackIndexRequest(index=now.index), timeout=10)
         elif drop_old:
             status = await c.search.DropOldIndex(DropOldIndexRequest(), timeout=30)
         else:
@@ -322,6 +324,10 @@ async def watched_rebuild(service: "SearchServiceAsyncStub", quiet: bool) -> Ind
             status = await reindexing.rebuild(service, show)
         except reindexing.RebuildLost as error:
             fail(str(error))
+            raise
+        except asyncio.CancelledError:
+            progress.stop()
+            console.print("the rebuild goes on; `polymart reindex` watches it again")
             raise
     done = status.rebuild
     if not quiet:

@@ -17,6 +17,7 @@ from typing import Any
 
 from elasticsearch import BadRequestError, ConflictError, NotFoundError
 
+from chassis.errors import Unavailable
 from chassis.ids import uuid7
 from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.engine import Engine, translated
@@ -118,11 +119,14 @@ class Indices:
         self.forget()
         with translated():
             try:
-                await self._engine.client.indices.update_aliases(actions=actions)
+                answer = await self._engine.client.indices.update_aliases(actions=actions)
             except NotFoundError as error:
                 if error.error != "aliases_not_found_exception":
                     raise
                 return False
+        if not answer["acknowledged"]:
+            # It is done, but a node that hasn't heard of it takes writes under the old names.
+            raise Unavailable("not all nodes of the search engine know of the change yet")
         return True
 
     async def create(self, generation: int) -> None:

@@ -55,9 +55,17 @@ async def start_rebuild(generations: Generations) -> Rebuild:
             return wanted
 
 
-async def roll_back(generations: Generations) -> None:
-    """Let the old generation serve, and keep the one that did. Raises FailedPrecondition, Aborted, Unavailable."""
+async def roll_back(name: str, generations: Generations) -> None:
+    """Let the old generation serve instead of the one of this name, and keep that; nothing where it does already.
+
+    Raises FailedPrecondition, Aborted, Unavailable.
+    """
     layout = await _at_rest(generations)
+    serving, spare = (generations.name_of(n) if n is not None else "" for n in (layout.serving, layout.spare))
+    if name == spare:
+        return
+    if name != serving:
+        raise Aborted(f"searches read {serving or 'nothing'}, not {name}", reason="CONCURRENT_CHANGE")
     if layout.spare is None:
         raise FailedPrecondition("there is no old index to go back to", reason="NO_OLD_INDEX")
     if not await generations.change(layout, written=layout.written, filled=layout.filled, serving=layout.spare):
@@ -189,13 +197,13 @@ class _Driver:
         generation = self._rebuild.generation
         await self._generations.create(generation)
         kept = {n for n in layout.written if n == layout.serving}
-        if generation not in layout.written or layout.written - {generation, layout.serving}:
-            await self._change(
-                layout,
-                written=kept | {generation},
-                filled=kept & layout.filled,
-                serving=layout.serving or generation,
-            )
+        # Also where it is written already: not before this has come back does nobody write under the names of before.
+        await self._change(
+            layout,
+            written=kept | {generation},
+            filled=kept & layout.filled,
+            serving=layout.serving or generation,
+        )
         for stray in layout.present - {generation, layout.serving}:
             await self._generations.delete(stray)
         expected = max([await self._generations.size(n) for n in kept - {generation}], default=0)

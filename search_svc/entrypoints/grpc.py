@@ -75,7 +75,7 @@ class SearchServicer(SearchServiceServicer):
         return await self._operation.start_rebuild()
 
     async def RollbackIndex(self, request: pb.RollbackIndexRequest, context: Context) -> pb.IndexStatus:
-        return await self._operation.roll_back()
+        return await self._operation.roll_back(request)
 
     async def DropOldIndex(self, request: pb.DropOldIndexRequest, context: Context) -> pb.IndexStatus:
         return await self._operation.drop_old()

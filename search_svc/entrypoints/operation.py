@@ -2,6 +2,7 @@
 
 from polymart.search.v1 import search_service_pb2 as pb
 
+from chassis.rpc.validation import Validator
 from search_svc.application.lag import ProjectionLag
 from search_svc.application.ports import Generations, IndexMissing, ProductSearch
 from search_svc.application.rebuild import drop_old, roll_back, start_rebuild
@@ -50,8 +51,9 @@ class Operation:
         await start_rebuild(self._generations)
         return await self.status()
 
-    async def roll_back(self) -> pb.IndexStatus:
-        await roll_back(self._generations)
+    async def roll_back(self, request: pb.RollbackIndexRequest) -> pb.IndexStatus:
+        Validator(request).done()
+        await roll_back(request.index, self._generations)
         return await self.status()
 
     async def drop_old(self) -> pb.IndexStatus:

@@ -143,7 +143,8 @@ async def start_rebuild(search: Search) -> pb.IndexStatus:
 
 
 async def roll_back(search: Search) -> pb.IndexStatus:
-    return await search.stub.RollbackIndex(pb.RollbackIndexRequest(), timeout=LIMIT)
+    now = await search.status()
+    return await search.stub.RollbackIndex(pb.RollbackIndexRequest(index=now.index), timeout=LIMIT)
 
 
 async def drop_old(search: Search) -> pb.IndexStatus:

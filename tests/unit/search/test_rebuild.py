@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chassis.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable, Violation
 from chassis.money import Money
 from search_svc.adapters.memory_index import MemoryEngine, MemoryGenerations, MemoryIndex
-from search_svc.application.ports import Index, IndexMissing
+from search_svc.application.ports import Generations, Index, IndexMissing
 from search_svc.application.projection import (
     apply_availability,
     apply_categories,
@@ -130,6 +130,11 @@ def assert_equal(index: MemoryIndex, owners: Owners) -> None:
     assert index.shown() == owners.expected()
     assert {k: r.availability for k, r in index.known().items() if r.availability} == owners.availability_
     assert {k: s.document for k, s in index.categories.documents.items()} == owners.categories_
+
+
+async def back(generations: Generations) -> None:
+    """From whatever serves now."""
+    await roll_back(f"{(await generations.layout()).serving}", generations)
 
 
 class World:
@@ -271,7 +276,7 @@ def test_whatever_is_lost_while_whatever_goes_on_is_there_again(seed: int, losse
             for _ in range(losses):
                 for _ in range(chance.randint(0, 200)):
                     await asyncio.sleep(0)
-                operation = chance.choice([start_rebuild, roll_back, drop_old, None])
+                operation = chance.choice([start_rebuild, back, drop_old, None])
                 if operation is None:
                     if world.engine.indices:
                         world.engine.lose(chance.choice(sorted(world.engine.indices)))
@@ -307,10 +312,10 @@ async def test_the_old_index_stays_as_fresh_and_takes_its_place_again(world: Wor
     before = world.engine.layout.serving
     generations = world.replica()
     with pytest.raises(FailedPrecondition, match="no old index"):
-        await roll_back(generations)
+        await back(generations)
     rebuild = await start_rebuild(generations)
     with pytest.raises(FailedPrecondition, match="being rebuilt"):
-        await roll_back(generations)
+        await back(generations)
     with pytest.raises(FailedPrecondition, match="being rebuilt"):
         await drop_old(generations)
     await world.settle()
@@ -318,16 +323,21 @@ async def test_the_old_index_stays_as_fresh_and_takes_its_place_again(world: Wor
     world.done = True
     await world.change(20)
     await world.consume()
-    await roll_back(generations)
+    await back(generations)
     assert world.engine.layout.serving == before
+    # As where the answer was lost, and it is asked for again.
+    await roll_back(f"{rebuild.generation}", generations)
+    assert world.engine.layout.serving == before
+    with pytest.raises(Aborted):
+        await roll_back("99", generations)
     for generation in (before, rebuild.generation):
         assert_equal(world.index(generation), world.owners)
-    await roll_back(generations)
+    await back(generations)
     assert world.engine.layout.serving == rebuild.generation
     await drop_old(generations)
     assert (await generations.layout()).present == {rebuild.generation}
     with pytest.raises(FailedPrecondition):
-        await roll_back(generations)
+        await back(generations)
 
 
 async def test_the_old_index_serves_at_once_when_the_new_one_is_lost(world: World) -> None:

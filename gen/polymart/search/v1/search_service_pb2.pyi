@@ -587,12 +587,19 @@ class RollbackIndexRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    INDEX_FIELD_NUMBER: _builtins.int
+    index: _builtins.str
+    """The index to go back from, as IndexStatus names it. Where searches have gone back from it already nothing is done, so
+    that the call can be repeated. ABORTED if they read another one.
+    """
     def __init__(
         self,
+        *,
+        index: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
