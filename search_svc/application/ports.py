@@ -135,8 +135,8 @@ class Generations(Targets, Protocol):
     async def change(self, seen: Layout, *, written: Set[int], filled: Set[int], serving: int) -> bool:
         """Make the layout this, all at once; False, and nothing is done, if it isn't what was `seen` any more.
 
-        Once it has returned, whatever was told to write to the generations `seen` can't. Where it raises Unavailable, it
-        may be done and not known everywhere: to be sure, change it again. Raises IndexMissing.
+        Once it has returned, whatever was told to write to the generations `seen` can't. Where it raises Unavailable,
+        it may be done and not known everywhere: to be sure, change it again. Raises IndexMissing.
         """
         ...
 

@@ -15,6 +15,7 @@ from search_svc.application.ports import Generations, Index, IndexMissing, Write
 from search_svc.application.projection import apply_availability, apply_categories, apply_products
 from search_svc.domain.product import Availability, Category, Product, SkuAvailability, Variant
 from search_svc.domain.rebuild import Layout, Rebuild, Step
+from tests.conftest import SEARCH_ENGINES, emptied
 
 Replica = Callable[[], Generations]
 
@@ -27,14 +28,23 @@ async def engine(fresh_search: str) -> AsyncIterator[Engine]:
     await engine.close()
 
 
-@pytest.fixture(params=["memory", "elastic"])
-def replica(request: pytest.FixtureRequest) -> Replica:
+@pytest.fixture(params=["memory", *SEARCH_ENGINES])
+def server(request: pytest.FixtureRequest) -> str | None:
+    """The URL of an engine without an index; None stands for the double."""
+    return None if request.param == "memory" else emptied(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+async def replica(server: str | None) -> AsyncIterator[Replica]:
     """Makes one more replica's view of the same generations."""
-    if request.param == "memory":
+    if server is None:
         shared = MemoryEngine()
-        return lambda: MemoryGenerations(shared)
-    engine: Engine = request.getfixturevalue("engine")
-    return lambda: Indices(engine)
+        yield lambda: MemoryGenerations(shared)
+        return
+    engine = Engine(server)
+    await engine.open()
+    yield lambda: Indices(engine)
+    await engine.close()
 
 
 @pytest.fixture
