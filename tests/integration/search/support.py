@@ -24,6 +24,7 @@ from polymart.catalog.v1.events_pb2 import CategoryChanged, ProductCreated, Prod
 from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ACTIVE
 from polymart.catalog.v1.product_pb2 import Product as ProductMessage
 from polymart.catalog.v1.product_pb2 import Variant as VariantMessage
+from polymart.catalog.v1.product_type_pb2 import ProductType
 from polymart.inventory.v1 import inventory_service_pb2, inventory_service_pb2_grpc
 from polymart.inventory.v1.events_pb2 import StockAvailabilityChanged
 from polymart.inventory.v1.stock_pb2 import AVAILABILITY_IN_STOCK, Availability
@@ -108,6 +109,7 @@ class Peers(
         self.products: dict[str, catalog_service_pb2.ProductState] = {}
         self.categories: dict[str, Category] = {}
         self.availability: dict[str, inventory_service_pb2.SkuAvailability] = {}
+        self.types: list[ProductType] = []
         self.streams = 0
         self.breaks = 0  # so many streams of products yet to break off
         self.open = asyncio.Event()
@@ -153,6 +155,11 @@ class Peers(
         return taxonomy_service_pb2.ListCategoriesResponse(
             categories=known[begin : begin + 3], next_page_token=following
         )
+
+    async def ListProductTypes(
+        self, request: taxonomy_service_pb2.ListProductTypesRequest, context: object
+    ) -> taxonomy_service_pb2.ListProductTypesResponse:
+        return taxonomy_service_pb2.ListProductTypesResponse(product_types=self.types)
 
     async def StreamAvailability(
         self, request: inventory_service_pb2.StreamAvailabilityRequest, context: object
