@@ -3,6 +3,7 @@
 import reprlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -20,6 +21,9 @@ from search_svc.domain.product import Availability, Category, SkuAvailability, S
 from search_svc.domain.product import Product as Indexed
 
 _PAGE = 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Which audit_popularity compares.
+_POPULARITY = ("popularity", "rest.popularity_version")
 
 _ANNOUNCED = "SELECT sku, availability, availability_version FROM items WHERE availability IS NOT NULL"
 _STOCK = f"{_ANNOUNCED} AND sku = ANY ($1::text[])"
@@ -178,13 +182,15 @@ def _indexed(product: Product, stock: Mapping[str, SkuAvailability], tree: Tree)
         attributes=details.attributes,
         variants=tuple(Variant(v.sku, v.price, v.name, v.eans, v.untracked, v.options) for v in details.variants),
         availability={sku: stock[sku] for sku in details.skus if sku in stock},
+        created=(product.create_time - _EPOCH) // timedelta(microseconds=1),
     )
 
 
 def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
     """A document's fields, those of `rest` as `rest.name`."""
     fields = {f"rest.{name}": value for name, value in document.get("rest", {}).items()}
-    return {**{name: value for name, value in document.items() if name != "rest"}, **fields}
+    fields |= {name: value for name, value in document.items() if name != "rest"}
+    return {name: value for name, value in fields.items() if name not in _POPULARITY}
 
 
 def _price_faults(product: Stored, version: int | None, prices: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -116,6 +116,8 @@ async def _recompute(
             await apply_popularity(news, index=other)
         # What another, whose clock is ahead, has recorded stays for now, and is compared again the next time.
         result |= {key: popularity.value for key, popularity in (await apply_popularity(news, index=index)).items()}
+    if not await sales.computed(holder, since):
+        return None
     return {key: value for key, value in result.items() if value}
 
 

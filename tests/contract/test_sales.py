@@ -58,10 +58,10 @@ async def store(server: str | None) -> AsyncIterator[Store]:
     await engine.open()
 
     async def delete() -> None:
-        await engine.client.indices.delete(index=f"{SALES}-*")
+        await engine.client.indices.delete(index=f"{SALES}-000001")
 
     # Of the product index nothing is there, but popularity is apart from it.
-    yield Store(ElasticSales(engine), Indices(engine).index(1, "none"), delete)
+    yield Store(ElasticSales(engine, page=1_000), Indices(engine).index(1, "none"), delete)
     await engine.close()
 
 
@@ -139,6 +139,8 @@ async def test_one_holder_at_a_time_has_the_lease_until_it_ends(prepared: Store)
     assert not await sales.renew(holder, 60)
     assert not await sales.complete(holder)
     assert not await sales.filled()
+    assert not await sales.computed(holder, 7)
+    assert await sales.computed("next", 7)
     assert await sales.complete("next")
     assert await sales.filled()
     assert await sales.take("next", 0.0)
@@ -157,6 +159,7 @@ async def test_what_is_lost_is_not_filled_and_nobody_s(prepared: Store) -> None:
     assert await sales.prepare()
     assert not await sales.filled()
     assert not await sales.complete("a")
+    assert not await sales.computed("a", 7)
     assert not await sales.renew("a", 60)
     assert await sales.take("b", 60)
     assert (await sales.units(0)).by_product == {}
