@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -15,24 +15,34 @@ from polymart.catalog.v1 import catalog_service_pb2 as catalog
 from polymart.search.v1.search_service_pb2 import (
     AttributeFilter,
     CompletionKind,
+    DropOldIndexRequest,
+    GetIndexStatusRequest,
+    IndexStatus,
     ListSearchedTextsRequest,
+    ListTrendingProductsRequest,
+    RollbackIndexRequest,
     SearchFilter,
     SearchProductsRequest,
     SuggestCompletionsRequest,
 )
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from devstack.engines import SEARCH_ENGINE
 from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
-from ops import customers, dlq, notifications, orders, search, stock
+from ops import customers, dlq, notifications, orders, reindexing, search, stock
 from ops import demo as demonstration
 from ops.clients import asynchronous, clients, console, fail, interruptible, print_data, running_stack
 from ops.importing import ImportReport, import_products, read_products
 from ops.orders import JsonOption
+from ops.relevance import read_judged, relevance
 from ops.tables import read_mapping
 from ops.verify import quiet, verify
+
+if TYPE_CHECKING:
+    from polymart.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -240,6 +250,7 @@ async def search_products(
     facet: Annotated[list[str] | None, typer.Option(help="Attributes to count values of.")] = None,
     in_stock: Annotated[bool, typer.Option("--in-stock", help="Only what can be bought now.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many hits.")] = 10,
+    explain: Annotated[bool, typer.Option("--explain", help="Say for every hit where its score comes from.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Search the products, with facets."""
@@ -259,6 +270,7 @@ async def search_products(
         ),
         attribute_facets=facet or (),
         page_size=limit,
+        explain=explain,
     )
     async with clients() as c:
         response = await c.search.SearchProducts(request, timeout=10)
@@ -303,6 +315,118 @@ async def suggest(
         kind = CompletionKind.Name(each.kind).removeprefix("COMPLETION_KIND_").lower()
         table.add_row(escape(each.text), kind)
     console.print(table)
+
+
+@app.command()
+@asynchronous
+async def reindex(
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Search the old index again, and keep this one.")
+    ] = False,
+    drop_old: Annotated[bool, typer.Option("--drop-old", help="Delete the old index.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Build the search index anew beside the one that serves, and swap them once it has all.
+
+    The services do it: Ctrl-C ends only the watching, and the same command watches again. Afterwards the old index is
+    kept up to date until the next rebuild, or --drop-old.
+    """
+    if rollback and drop_old:
+        raise ValueError("--rollback and --drop-old exclude each other")
+    async with clients() as c:
+        if rollback:
+            now = await c.search.GetIndexStatus(GetIndexStatusRequest(), timeout=10)
+            status = await c.search.RollbackIndex(RollbackIndexRequest(index=now.index), timeout=10)
+        elif drop_old:
+            status = await c.search.DropOldIndex(DropOldIndexRequest(), timeout=30)
+        else:
+            status = await watched_rebuild(c.search, json)
+    if json:
+        orders.print_json(status)
+    else:
+        old = f", {status.old_index} is kept" if status.old_index else ""
+        text = f"searches read {status.index} ({status.products:,} products){old}"
+        console.print(text, markup=False, soft_wrap=True)
+
+
+async def watched_rebuild(service: "SearchServiceAsyncStub", quiet: bool) -> IndexStatus:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=quiet) as progress:
+        task = progress.add_task("beginning", total=None)
+
+        def show(status: IndexStatus) -> None:
+            now = status.rebuild
+            trouble = f": {now.trouble}" if now.trouble else ""
+            progress.update(
+                task,
+                description=f"{now.index} {reindexing.step_name(now.step)}{trouble}",
+                completed=now.entries,
+                # The index grows while it is read.
+                total=max(now.expected_entries, now.entries) or None,
+            )
+
+        try:
+            status = await reindexing.rebuild(service, show)
+        except reindexing.RebuildLost as error:
+            fail(str(error))
+            raise
+        except asyncio.CancelledError:
+            progress.stop()
+            console.print("the rebuild goes on; `polymart reindex` watches it again")
+            raise
+    done = status.rebuild
+    if not quiet:
+        refused = f", {done.refused_entries:,} refused by the engine" if done.refused_entries else ""
+        console.print(
+            f"{done.entries:,} entries written and compared, {done.repaired_entries:,} mended{refused}; "
+            f"digest {done.digest[:16]}",
+            markup=False,
+        )
+    return status
+
+
+@app.command("relevance")
+@asynchronous
+async def measure_relevance(
+    products: Annotated[Path, typer.Option(help="As for import.", dir_okay=False)],
+    queries: Annotated[Path, typer.Option(help="Table of query_id and query.", dir_okay=False)],
+    labels: Annotated[Path, typer.Option(help="Table of query_id, product_id and label.", dir_okay=False)],
+    engine: Annotated[SearchEngine | None, typer.Option(help="What is started for search.")] = None,
+    typos: Annotated[int, typer.Option(min=0, max=100, help="Ask again so often with a typing error each.")] = 0,
+) -> None:
+    """Measure by judged queries how good search is, on a stack of its own; prints JSON."""
+    judged = read_judged(queries, labels)
+    products.open("rb").close()
+    errors = Console(stderr=True)
+    with errors.status("starting") as status:
+        figures = await interruptible(
+            relevance(
+                default_home(),
+                products,
+                judged,
+                environ=stack_environment(engine),
+                typos=typos,
+                on_progress=status.update,
+            )
+        )
+    print_data({"engine": (engine or SearchEngine.OSMEM).value, **figures})
+
+
+@app.command()
+@asynchronous
+async def trending(
+    category: Annotated[str, typer.Option(help="Only below this category.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many products.")] = 10,
+    json: JsonOption = False,
+) -> None:
+    """List what sells best, by the units of the last days' confirmed orders."""
+    request = ListTrendingProductsRequest(category=category, page_size=limit)
+    async with clients() as c:
+        response = await c.search.ListTrendingProducts(request, timeout=10)
+    if json:
+        orders.print_json(response)
+    else:
+        search.show_trending(console, response)
 
 
 @app.command("verify")

@@ -3,17 +3,21 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from time import monotonic
 
 import structlog
 
 from chassis.errors import Aborted, Unavailable
 from search_svc.application.popularity import Window, keep_popularity
-from search_svc.application.ports import DocumentRefused, Index, Sales, SalesHistory
+from search_svc.application.ports import DocumentRefused, Sales, SalesHistory, Targets
 
 log = structlog.get_logger(__name__)
 
 # So often what is recorded is compared whole, rather than with what was written last.
 _WHOLE_EVERY = 60
+# Rests so many times as long as it worked, where that is longer than the interval: sums over many orders take time that
+# the engine owes to queries.
+_REST = 4
 
 
 class PopularityKeeper:
@@ -27,14 +31,14 @@ class PopularityKeeper:
         holder: str,
         sales: Sales,
         history: SalesHistory,
-        index: Index,
+        targets: Targets,
         window: Window,
         interval: float,
     ):
         self._holder = holder
         self._sales = sales
         self._history = history
-        self._index = index
+        self._targets = targets
         self._window = window
         self._interval = interval
         self._stopping = asyncio.Event()
@@ -63,19 +67,23 @@ class PopularityKeeper:
             if passes % _WHOLE_EVERY == 0:
                 shown = None
             passes += 1
+            began = monotonic()
             try:
+                *others, serving = await self._targets.targets()
                 shown = await keep_popularity(
                     shown,
                     holder=self._holder,
                     sales=self._sales,
                     history=self._history,
-                    index=self._index,
+                    index=serving,
+                    others=others,
                     window=self._window,
                 )
                 said = ""
             except (Unavailable, Aborted, DocumentRefused) as error:
                 shown = None
+                self._targets.forget()
                 if str(error) != said:
                     log.warning("popularity can't be computed", error=str(error))
                 said = str(error)
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(max(self._interval, (monotonic() - began) * _REST))

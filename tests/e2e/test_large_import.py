@@ -1,4 +1,4 @@
-"""A file of 19,406 products: what is right is found, none is written twice, and no process grows with the file."""
+"""A file of 19,406 products: all that can be are found, none is written twice, no process grows with the file."""
 
 from pathlib import Path
 
