@@ -42,7 +42,7 @@ from chassis.messaging.nats import Nats
 from chassis.money import Money
 from devstack.stack import Stack
 from ops import orders, search
-from ops.clients import Clients
+from ops.clients import PASSING, Clients, follow
 from ops.importing import ImportReport, import_products, read_products
 from ops.invoices import read
 from ops.scenario import UNLOADED, Plan, PlannedOrder, plan
@@ -55,8 +55,6 @@ INVOICES = 200
 IN_FLIGHT = 16
 TIMEOUT = 30.0
 PATIENCE = 120.0
-# What a service that is busy or restarts answers for a while.
-PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 SEARCHES = (
     SearchProductsRequest(text="hdmi cable", attribute_facets=["cable_length"], page_size=4),
@@ -242,11 +240,10 @@ class Demo:
             lines=[ordering.PlaceOrderLine(sku=x.sku, quantity=x.quantity) for x in planned.invoice.lines],
             payment_token=planned.token,
         )
-        order = await self._clients.orders.PlaceOrder(request, timeout=TIMEOUT)
+        placed = order = await self._clients.orders.PlaceOrder(request, timeout=TIMEOUT)
         answered = decided = monotonic()
-        stream = self._clients.orders.WatchOrder(ordering.WatchOrderRequest(order_id=order.order_id), timeout=PATIENCE)
         pending = True
-        async for order in stream:
+        async for order in follow(self._clients, placed.order_id, patience=PATIENCE):
             if pending and order.status != ORDER_STATUS_PENDING:
                 pending, decided = False, monotonic()
         return Outcome(planned, order, answered, decided)

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
-from ops import customers, dlq, notifications, orders, search, stock
+from ops import carts, customers, dlq, notifications, orders, search, stock
 from ops import demo as demonstration
 from ops.clients import asynchronous, clients, console, fail, interruptible, print_data, running_stack
 from ops.importing import ImportReport, import_products, read_products
@@ -33,6 +33,7 @@ app = typer.Typer(
     help="Polymart: an event-driven commerce backend. Settings come from POLYMART_* variables.",
 )
 app.add_typer(orders.app, name="order")
+app.add_typer(carts.app, name="cart")
 app.add_typer(stock.app, name="stock")
 app.add_typer(customers.app, name="customer")
 app.add_typer(notifications.app, name="notification")

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from polymart.order.v1 import order_pb2 as pb
 
 from chassis.money import Money
 from order_svc.domain.order import Failure, FailureReason, Line, Order, Status
+from order_svc.domain.totals import Destination, Totals
 
 STATUS = {status: pb.OrderStatus.Value(f"ORDER_STATUS_{status}") for status in Status}
 _REASON = {reason: pb.OrderFailureReason.Value(f"ORDER_FAILURE_REASON_{reason}") for reason in FailureReason}
@@ -30,23 +32,52 @@ def lines_to_proto(lines: Iterable[Line]) -> list[pb.OrderLine]:
             product_name=line.product_name,
             product_id=line.product_id,
             untracked=line.untracked,
+            tax=line.tax.to_proto() if line.tax else None,
+            tax_rate_millionths=line.tax_rate,
         )
         for line in lines
     ]
 
 
 def lines_from_proto(lines: Iterable[pb.OrderLine]) -> tuple[Line, ...]:
-    return tuple(
-        Line(
-            line.sku,
-            line.quantity,
-            Money.from_proto(line.unit_price),
-            line.product_id,
-            line.product_name,
-            line.untracked,
-        )
-        for line in lines
+    return tuple(map(_line_from_proto, lines))
+
+
+def _line_from_proto(line: pb.OrderLine) -> Line:
+    unit_price, net = Money.from_proto(line.unit_price), Money.from_proto(line.line_total)
+    return Line(
+        line.sku,
+        line.quantity,
+        unit_price,
+        line.product_id,
+        line.product_name,
+        line.untracked,
+        net if net != unit_price * line.quantity else None,
+        Money.from_proto(line.tax) if line.HasField("tax") else None,
+        line.tax_rate_millionths,
     )
+
+
+def totals_to_proto(totals: Totals) -> pb.OrderTotals:
+    return pb.OrderTotals(
+        net=totals.net.to_proto(),
+        tax=totals.tax.to_proto(),
+        shipping=totals.shipping.to_proto(),
+        shipping_tax=totals.shipping_tax.to_proto(),
+    )
+
+
+def destination_to_proto(destination: Destination | None) -> pb.Destination | None:
+    if destination is None:
+        return None
+    return pb.Destination(country_code=destination.country, region_code=destination.region)
+
+
+def destination_from_proto(message: Any) -> Destination | None:
+    """The `destination` of a message that may have one."""
+    if not message.HasField("destination"):
+        return None
+    return Destination(message.destination.country_code, message.destination.region_code)
 
 
 def failure_to_proto(failure: Failure) -> pb.OrderFailure:
@@ -64,6 +95,8 @@ def order_to_proto(order: Order) -> pb.Order:
         status=STATUS[order.status],
         lines=lines_to_proto(order.lines),
         total=order.total.to_proto(),
+        totals=totals_to_proto(order.totals),
+        destination=destination_to_proto(order.destination),
         failure=failure_to_proto(order.failure) if order.failure else None,
         settled=order.settled,
         place_time=timestamp(order.place_time),

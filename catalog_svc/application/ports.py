@@ -34,6 +34,7 @@ class SoldVariant:
     product_name: str
     product_status: Status
     variant: Variant
+    tax_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,40 @@ from chassis.messaging.topology import TOPOLOGY
 from chassis.money import Money
 from order_svc.domain import messages as m
 from order_svc.domain import order as o
-from order_svc.wire import STATUS, failure_from_proto, failure_to_proto, lines_from_proto, lines_to_proto, timestamp
+from order_svc.domain.totals import Shipping, Totals
+from order_svc.wire import (
+    STATUS,
+    destination_from_proto,
+    destination_to_proto,
+    failure_from_proto,
+    failure_to_proto,
+    lines_from_proto,
+    lines_to_proto,
+    timestamp,
+    totals_to_proto,
+)
 
 PACKAGE = "polymart.order.v1"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+
+def _without_charges(kind: type[pb.OrderPlaced] | type[pb.OrderConfirmed]) -> Callable[[bytes], bytes]:
+    """Schema 1 knew neither tax nor shipping: what was to be paid was what the lines cost."""
+
+    def upcast(data: bytes) -> bytes:
+        event = kind.FromString(data)
+        nothing = Money(event.total.currency_code, 0)
+        event.totals.CopyFrom(totals_to_proto(Totals(Money.from_proto(event.total), nothing, nothing, nothing)))
+        return event.SerializeToString()
+
+    return upcast
+
 
 # (type, schema version) -> the bytes of the next schema version. An event is read through as many as it takes.
-UPCASTERS: Mapping[tuple[str, int], Callable[[bytes], bytes]] = {}
+UPCASTERS: Mapping[tuple[str, int], Callable[[bytes], bytes]] = {
+    ("OrderPlaced", 1): _without_charges(pb.OrderPlaced),
+    ("OrderConfirmed", 1): _without_charges(pb.OrderConfirmed),
+}
 
 PUBLISHED = frozenset(
     name.rpartition(".")[2]
@@ -40,6 +67,8 @@ def event_to_proto(event: o.Event, order: o.Order, version: int) -> Message:
                 payment_token=event.payment_token,
                 deadline=timestamp(event.deadline),
                 order_version=version,
+                totals=totals_to_proto(Totals.of(event.lines, event.shipping)),
+                destination=destination_to_proto(event.destination),
             )
         case o.OrderStockReserved():
             return pb.OrderStockReserved(order_id=id, order_version=version)
@@ -50,6 +79,7 @@ def event_to_proto(event: o.Event, order: o.Order, version: int) -> Message:
                 lines=lines_to_proto(order.lines),
                 total=order.total.to_proto(),
                 order_version=version,
+                totals=totals_to_proto(order.totals),
             )
         case o.OrderStockCommitted():
             return pb.OrderStockCommitted(order_id=id, order_version=version)
@@ -81,12 +111,15 @@ def event_to_proto(event: o.Event, order: o.Order, version: int) -> Message:
 
 def _placed(data: bytes) -> o.Event:
     message = pb.OrderPlaced.FromString(data)
+    shipping = Shipping(Money.from_proto(message.totals.shipping), Money.from_proto(message.totals.shipping_tax))
     return o.OrderPlaced(
         customer_id=message.customer_id,
         lines=lines_from_proto(message.lines),
         total=Money.from_proto(message.total),
         payment_token=message.payment_token,
         deadline=message.deadline.ToDatetime(UTC),
+        shipping=shipping if shipping.cost.nanos else None,
+        destination=destination_from_proto(message),
     )
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from chassis.money import Money
+from order_svc.domain.totals import Destination, Shipping, Totals
 
 
 class Status(StrEnum):
@@ -36,16 +37,23 @@ class Holding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """`net` is what the line costs without tax; None where that is just quantity times unit_price. `tax_rate` is in
+    millionths."""
+
     sku: str
     quantity: int
     unit_price: Money
     product_id: str
     product_name: str
     untracked: bool = False
+    net: Money | None = None
+    tax: Money | None = None
+    tax_rate: int = 0
 
     @property
     def total(self) -> Money:
-        return self.unit_price * self.quantity
+        """Without tax."""
+        return self.net or self.unit_price * self.quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,8 @@ class OrderPlaced:
     total: Money
     payment_token: str
     deadline: datetime
+    shipping: Shipping | None = None
+    destination: Destination | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +157,12 @@ class Order:
     settled: bool = False
     stock: Holding = Holding.NOTHING
     payment: Holding = Holding.NOTHING
+    shipping: Shipping | None = None
+    destination: Destination | None = None
+
+    @property
+    def totals(self) -> Totals:
+        return Totals.of(self.lines, self.shipping)
 
     @classmethod
     def begun(cls, order_id: str, placed: OrderPlaced, at: datetime) -> "Order":
@@ -163,6 +179,8 @@ class Order:
             update_time=at,
             stock=Holding.ASKED if tracked else Holding.NOTHING,
             payment=Holding.NOTHING if tracked else Holding.ASKED,
+            shipping=placed.shipping,
+            destination=placed.destination,
         )
 
     @classmethod

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
@@ -12,13 +11,14 @@ from polymart.order.v1 import order_pb2, order_service_pb2_grpc
 from polymart.order.v1 import order_service_pb2 as pb
 
 from chassis.clock import Clock
-from chassis.ids import NewId, printable
+from chassis.ids import NewId
 from chassis.messaging.envelope import Envelope
+from chassis.money import Money
 from chassis.postgres import Transaction
 from chassis.rpc.paging import PageToken, Position, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 from order_svc.application.advancing import cancel_order
-from order_svc.application.placing import PlaceOrder, place_order
+from order_svc.application.placing import PlaceOrder, Terms, place_order
 from order_svc.application.ports import (
     Catalog,
     ChangeableOrders,
@@ -31,12 +31,16 @@ from order_svc.application.ports import (
 )
 from order_svc.application.watching import OrderWatch
 from order_svc.domain.pricing import Wanted
-from order_svc.wire import STATUS, failure_to_proto, order_to_proto, timestamp
+from order_svc.entrypoints.checks import (
+    LONGEST_ID,
+    LONGEST_TOKEN,
+    canonical,
+    check_destination,
+    check_lines,
+    check_text,
+)
+from order_svc.wire import STATUS, destination_from_proto, failure_to_proto, order_to_proto, timestamp
 
-_MOST_LINES = 1_000
-_MOST_UNITS = 1_000_000
-_LONGEST_ID = 128
-_LONGEST_TOKEN = 200
 _STATUS_OF = {number: status for status, number in STATUS.items()}
 
 Context = grpc.aio.ServicerContext[object, object]
@@ -56,7 +60,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         watch: OrderWatch,
         clock: Clock,
         new_id: NewId,
-        patience: timedelta,
+        terms: Terms,
     ):
         self._orders = orders
         self._prices = prices
@@ -64,14 +68,16 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         self._watch = watch
         self._clock = clock
         self._new_id = new_id
-        self._patience = patience
+        self._terms = terms
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Context) -> order_pb2.Order:
         _check_place(request)
         command = PlaceOrder(
             Request(request.customer_id, str(UUID(request.request_id)), _fingerprint(request)),
-            tuple(Wanted(line.sku, line.quantity) for line in request.lines),
+            tuple(Wanted(line.sku, line.quantity, _expected(line)) for line in request.lines),
             request.payment_token,
+            request.accept_price_changes,
+            destination_from_proto(request),
         )
         order = await place_order(
             command,
@@ -80,17 +86,17 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
             catalog=self._catalog,
             clock=self._clock,
             new_id=self._new_id,
-            patience=self._patience,
+            terms=self._terms,
         )
         return order_to_proto(order)
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> order_pb2.Order:
         Validator(request).done()
-        return order_to_proto(await self._orders.get(_canonical(request.order_id)))
+        return order_to_proto(await self._orders.get(canonical(request.order_id)))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         check = Validator(request)
-        _check_text(check, request.customer_id, "customer_id", _LONGEST_ID)
+        check_text(check, request.customer_id, "customer_id", LONGEST_ID)
         check.check(not request.status or request.status in _STATUS_OF, "status", "is no status of an order")
         size, before = asked_page(request, check, _position)
         check.done()
@@ -110,7 +116,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
                     time=timestamp(entry.time),
                     event=AnyMessage(type_url=f"type.googleapis.com/{entry.type}", value=entry.data),
                 )
-                for entry in await self._orders.history(_canonical(request.order_id))
+                for entry in await self._orders.history(canonical(request.order_id))
             ]
         )
 
@@ -118,27 +124,26 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         check = Validator(request)
         check.check(request.after_version >= 0, "after_version", "must not be negative")
         check.done()
-        async for order in self._watch.watch(_canonical(request.order_id), request.after_version):
+        async for order in self._watch.watch(canonical(request.order_id), request.after_version):
             yield order_to_proto(order)
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> order_pb2.Order:
         Validator(request).done()
-        order_id = _canonical(request.order_id)
+        order_id = canonical(request.order_id)
         return order_to_proto(await cancel_order(order_id, orders=self._orders, clock=self._clock))
 
 
 def _check_place(request: pb.PlaceOrderRequest) -> None:
     check = Validator(request)
-    _check_text(check, request.customer_id, "customer_id", _LONGEST_ID)
-    _check_text(check, request.payment_token, "payment_token", _LONGEST_TOKEN)
-    check.check(len(request.lines) <= _MOST_LINES, "lines", f"must be at most {_MOST_LINES}")
+    check_text(check, request.customer_id, "customer_id", LONGEST_ID)
+    check_text(check, request.payment_token, "payment_token", LONGEST_TOKEN)
+    check_destination(check, request.destination)
+    check_lines(check, request.lines)
     for index, line in enumerate(request.lines):
-        _check_text(check, line.sku, f"lines[{index}].sku", _LONGEST_ID)
-        check.check(
-            0 <= line.quantity <= _MOST_UNITS,
-            f"lines[{index}].quantity",
-            f"must be between 1 and {_MOST_UNITS}",
-        )
+        try:
+            _expected(line)
+        except ValueError as error:
+            check.check(False, f"lines[{index}].expected_unit_price", str(error))
     check.done()
 
 
@@ -146,13 +151,9 @@ def _position(token: Position) -> str:
     return str(UUID(str(token["before"])))
 
 
-def _check_text(check: Validator, text: str, field: str, longest: int) -> None:
-    ok = len(text) <= longest and printable(text)
-    check.check(ok, field, f"must be at most {longest} printable characters")
-
-
-def _canonical(uuid: str) -> str:
-    return str(UUID(uuid))
+def _expected(line: pb.PlaceOrderLine) -> Money | None:
+    """Raises ValueError."""
+    return Money.from_proto(line.expected_unit_price) if line.HasField("expected_unit_price") else None
 
 
 def _fingerprint(request: pb.PlaceOrderRequest) -> bytes:

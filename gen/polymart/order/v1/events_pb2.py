@@ -27,7 +27,7 @@ from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from polymart.order.v1 import order_pb2 as polymart_dot_order_dot_v1_dot_order__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolymart/order/v1/events.proto\x12\x11polymart.order.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1dpolymart/order/v1/order.proto\"\xe0\x01\n\x0bOrderPlaced\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12+\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rpayment_token\x18\x05 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rorder_version\x18\x07 \x01(\x03\"=\n\x12OrderStockReserved\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"\x9e\x01\n\x0eOrderConfirmed\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12+\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\">\n\x13OrderStockCommitted\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"?\n\x14OrderPaymentCaptured\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"\xa2\x01\n\rOrderRejected\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1f.polymart.order.v1.OrderFailure\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\"\xa3\x01\n\x0eOrderCancelled\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1f.polymart.order.v1.OrderFailure\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\"=\n\x12OrderStockReleased\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"=\n\x12OrderPaymentVoided\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"g\n\x0cOrderSettled\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12.\n\x06status\x18\x02 \x01(\x0e\x32\x1e.polymart.order.v1.OrderStatus\x12\x15\n\rorder_version\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolymart/order/v1/events.proto\x12\x11polymart.order.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1dpolymart/order/v1/order.proto\"\xc5\x02\n\x0bOrderPlaced\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12+\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rpayment_token\x18\x05 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rorder_version\x18\x07 \x01(\x03\x12.\n\x06totals\x18\x08 \x01(\x0b\x32\x1e.polymart.order.v1.OrderTotals\x12\x33\n\x0b\x64\x65stination\x18\t \x01(\x0b\x32\x1e.polymart.order.v1.Destination\"=\n\x12OrderStockReserved\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"\xce\x01\n\x0eOrderConfirmed\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12+\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\x12.\n\x06totals\x18\x06 \x01(\x0b\x32\x1e.polymart.order.v1.OrderTotals\">\n\x13OrderStockCommitted\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"?\n\x14OrderPaymentCaptured\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"\xa2\x01\n\rOrderRejected\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1f.polymart.order.v1.OrderFailure\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\"\xa3\x01\n\x0eOrderCancelled\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1f.polymart.order.v1.OrderFailure\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\"=\n\x12OrderStockReleased\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"=\n\x12OrderPaymentVoided\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"g\n\x0cOrderSettled\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12.\n\x06status\x18\x02 \x01(\x0e\x32\x1e.polymart.order.v1.OrderStatus\x12\x15\n\rorder_version\x18\x03 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,23 +35,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polymart.order.v1.events_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ORDERPLACED']._serialized_start=143
-  _globals['_ORDERPLACED']._serialized_end=367
-  _globals['_ORDERSTOCKRESERVED']._serialized_start=369
-  _globals['_ORDERSTOCKRESERVED']._serialized_end=430
-  _globals['_ORDERCONFIRMED']._serialized_start=433
-  _globals['_ORDERCONFIRMED']._serialized_end=591
-  _globals['_ORDERSTOCKCOMMITTED']._serialized_start=593
-  _globals['_ORDERSTOCKCOMMITTED']._serialized_end=655
-  _globals['_ORDERPAYMENTCAPTURED']._serialized_start=657
-  _globals['_ORDERPAYMENTCAPTURED']._serialized_end=720
-  _globals['_ORDERREJECTED']._serialized_start=723
-  _globals['_ORDERREJECTED']._serialized_end=885
-  _globals['_ORDERCANCELLED']._serialized_start=888
-  _globals['_ORDERCANCELLED']._serialized_end=1051
-  _globals['_ORDERSTOCKRELEASED']._serialized_start=1053
-  _globals['_ORDERSTOCKRELEASED']._serialized_end=1114
-  _globals['_ORDERPAYMENTVOIDED']._serialized_start=1116
-  _globals['_ORDERPAYMENTVOIDED']._serialized_end=1177
-  _globals['_ORDERSETTLED']._serialized_start=1179
-  _globals['_ORDERSETTLED']._serialized_end=1282
+  _globals['_ORDERPLACED']._serialized_end=468
+  _globals['_ORDERSTOCKRESERVED']._serialized_start=470
+  _globals['_ORDERSTOCKRESERVED']._serialized_end=531
+  _globals['_ORDERCONFIRMED']._serialized_start=534
+  _globals['_ORDERCONFIRMED']._serialized_end=740
+  _globals['_ORDERSTOCKCOMMITTED']._serialized_start=742
+  _globals['_ORDERSTOCKCOMMITTED']._serialized_end=804
+  _globals['_ORDERPAYMENTCAPTURED']._serialized_start=806
+  _globals['_ORDERPAYMENTCAPTURED']._serialized_end=869
+  _globals['_ORDERREJECTED']._serialized_start=872
+  _globals['_ORDERREJECTED']._serialized_end=1034
+  _globals['_ORDERCANCELLED']._serialized_start=1037
+  _globals['_ORDERCANCELLED']._serialized_end=1200
+  _globals['_ORDERSTOCKRELEASED']._serialized_start=1202
+  _globals['_ORDERSTOCKRELEASED']._serialized_end=1263
+  _globals['_ORDERPAYMENTVOIDED']._serialized_start=1265
+  _globals['_ORDERPAYMENTVOIDED']._serialized_end=1326
+  _globals['_ORDERSETTLED']._serialized_start=1328
+  _globals['_ORDERSETTLED']._serialized_end=1431
 # @@protoc_insertion_point(module_scope)
