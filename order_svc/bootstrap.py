@@ -5,6 +5,7 @@ from functools import partial
 
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from polymart.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
+from polymart.order.v1.shipment_service_pb2_grpc import add_ShipmentServiceServicer_to_server
 
 from chassis.clock import Clock, SystemClock
 from chassis.ids import uuid7
@@ -24,12 +25,14 @@ from chassis.service import Check, Service, Servicer
 from order_svc.adapters.grpc_catalog import BATCH_GET_VARIANTS, GrpcCatalog
 from order_svc.adapters.postgres_orders import PostgresOrders
 from order_svc.adapters.postgres_prices import PostgresPrices
-from order_svc.application.advancing import ask_again, expire_orders
+from order_svc.adapters.postgres_shipments import PostgresShipments
+from order_svc.application.advancing import ask_again, change_order, expire_orders
 from order_svc.application.watching import OrderWatch
 from order_svc.config import OrderConfig
 from order_svc.entrypoints.deadlines import Deadlines
 from order_svc.entrypoints.grpc import OrderServicer
 from order_svc.entrypoints.messages import reactions
+from order_svc.entrypoints.shipments import ShipmentServicer
 
 NAME = "order_svc"
 
@@ -58,6 +61,8 @@ def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
         new_id=uuid7,
         patience=timedelta(seconds=config.order_deadline_seconds),
     )
+    change = partial(change_order, orders=orders, clock=clock)
+    shipments = ShipmentServicer(change, orders, PostgresShipments(db), uuid7)
     return Service(
         name=NAME,
         config=config,
@@ -65,7 +70,10 @@ def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
         resources=[db, nats, catalog],
         schema=schema_check(db, NAME),
         ready=[Check("postgresql", db.ready)],
-        servicers=[Servicer(add_OrderServiceServicer_to_server, servicer, "polymart.order.v1.OrderService")],
+        servicers=[
+            Servicer(add_OrderServiceServicer_to_server, servicer, "polymart.order.v1.OrderService"),
+            Servicer(add_ShipmentServiceServicer_to_server, shipments, "polymart.order.v1.ShipmentService"),
+        ],
         workers=[
             relay,
             *subscriptions,

@@ -18,7 +18,7 @@ WHERE stream_id = ANY ($1::uuid[]) ORDER BY stream_id, version
 """
 _ROWS = """
 SELECT order_id, customer_id, status, settled, currency, total_nanos, failure_reason, failure_message, place_time,
-    update_time, deadline, version
+    update_time, deadline, version, refunded_nanos
 FROM orders WHERE order_id = ANY ($1::uuid[])
 """
 _WITHOUT_EVENTS = """
@@ -89,7 +89,7 @@ def _recorded(row: asyncpg.Record) -> Recorded:
 
 _NAMES = (
     "order_id", "customer_id", "status", "settled", "currency", "total_nanos", "failure_reason", "failure_message",
-    "place_time", "update_time", "deadline", "version",
+    "place_time", "update_time", "deadline", "version", "refunded_nanos",
 )  # fmt: skip
 
 
@@ -108,6 +108,7 @@ def _row(order: Order) -> tuple[object, ...]:
         order.update_time,
         order.deadline,
         order.version,
+        order.refunded.nanos,
     )
 
 
