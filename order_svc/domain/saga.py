@@ -132,7 +132,7 @@ _STOCK: Callable[[Order], Holding] = attrgetter("stock")
 _PAYMENT: Callable[[Order], Holding] = attrgetter("payment")
 _PENDING = frozenset({Status.PENDING})
 _CONFIRMED = frozenset({Status.CONFIRMED})
-_STANDING = frozenset({
+STANDING = frozenset({
     Status.CONFIRMED, Status.PARTLY_SHIPPED, Status.SHIPPED, Status.DELIVERED, Status.RETURNED,
 })  # fmt: skip
 _FAILED = frozenset({Status.REJECTED, Status.CANCELLED})
@@ -184,13 +184,13 @@ SAGA: tuple[Step, ...] = (
     ),
     # What was called off or came back, each under its own id.
     Step(
-        "restock", attrgetter("restocking"), _STANDING, _DUE, of=_with_stock, id=attrgetter("operation_id"),
+        "restock", attrgetter("restocking"), STANDING, _DUE, of=_with_stock, id=attrgetter("operation_id"),
         command=lambda operation: m.RestockStock(operation.operation_id, dict(operation.restock)),
         completed_by=m.StockRestocked, event=lambda reply: OrderStockRestocked(reply.operation_id),
         undone_by="release stock",
     ),
     Step(
-        "refund", attrgetter("refunding"), _STANDING, _DUE, of=_with_money, id=attrgetter("refund_id"),
+        "refund", attrgetter("refunding"), STANDING, _DUE, of=_with_money, id=attrgetter("refund_id"),
         command=lambda operation: m.RefundPayment(operation.refund_id, operation.refund),
         completed_by=m.PaymentRefunded, event=lambda reply: OrderRefunded(reply.operation_id, reply.amount),
         refused_by={m.PaymentRefundFailed: lambda reply: OrderRefundFailed(reply.operation_id, reply.reason)},
@@ -253,7 +253,7 @@ def open_tasks(order: Order) -> list[Task]:
 
 def needs_operator(order: Order) -> list[Operation]:
     """Those of its operations whose refund was refused for good, and the order goes on without."""
-    return [o for o in order.operations if order.status in _STANDING and o.refunding is Progress.FAILED]
+    return [o for o in order.operations if order.status in STANDING and o.refunding is Progress.FAILED]
 
 
 def _reaction(order: Order, message: m.Message, now: datetime) -> Event | None:

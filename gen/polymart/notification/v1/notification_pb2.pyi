@@ -246,7 +246,7 @@ class NotificationContent(_message.Message):
     """The carrier's number of it; may be empty."""
     @_builtins.property
     def total(self) -> _money_pb2.Money:
-        """The order's total."""
+        """The order's total; in a notification of a refund what was given back so far."""
 
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___NotificationLine]:
