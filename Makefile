@@ -63,7 +63,7 @@ image: ## Build the image of all services, tagged by the version, with Docker
 
 lock: $(STAMP) ## Pin the dependencies anew (hashes, no addresses)
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-		--prerelease=if-necessary-or-explicit --extra stack --extra dev pyproject.toml requirements.in -o requirements.lock
+		--prerelease=if-necessary-or-explicit --extra stack --extra opensearch --extra dev pyproject.toml requirements.in -o requirements.lock
 
 clean: ## Remove the environment, the build folder and the development stack's data
 	rm -rf $(VENV) build .polymart

@@ -13,21 +13,25 @@ from devstack.errors import EngineError
 from devstack.home import Home
 from devstack.mongodb import MongoDB
 from devstack.nats import NatsServer
+from devstack.opensearch import OpenSearch
 from devstack.postgres import Postgres
 from devstack.search import SearchServer
 from devstack.smtp import SmtpSink
 
 KINDS: dict[str, type[Engine]] = {k.name: k for k in (Postgres, NatsServer, MongoDB, SearchServer, SmtpSink)}
 ALL_ENGINES = tuple(KINDS)
+SEARCH_ENGINE = "POLYMART_SEARCH_ENGINE"
+SEARCH_ENGINES: dict[str, type[SearchServer]] = {"osmem": SearchServer, "opensearch": OpenSearch}
 
 
 class Engines:
     """Some or all engines of one data folder: "postgres", "nats", "mongodb", "elasticsearch", "smtp"."""
 
     def __init__(self, home: Home, names: Iterable[str] = ALL_ENGINES):
-        """Raises EngineError for a URL in the environment that no engine understands."""
+        """Raises EngineError for a setting in the environment that no engine understands."""
         self.home = home
-        self.by_name = {name: KINDS[name](home) for name in ALL_ENGINES if name in set(names)}
+        kinds = {**KINDS, SearchServer.name: _search_kind(home.environ)}
+        self.by_name = {name: kinds[name](home) for name in ALL_ENGINES if name in set(names)}
         self._databases: Databases | None = None
 
     def __getitem__(self, name: str) -> Engine:
@@ -57,6 +61,13 @@ class Engines:
     @property
     def elasticsearch_url(self) -> str:
         return self["elasticsearch"].url
+
+    @property
+    def search_settings(self) -> dict[str, str]:
+        """What search_svc is told of its engine, by variable without the prefix; passwords among it."""
+        server = self["elasticsearch"]
+        assert isinstance(server, SearchServer)
+        return server.settings()
 
     @property
     def smtp_address(self) -> str:
@@ -93,6 +104,14 @@ class Engines:
     async def restart(self, name: str) -> None:
         """Start an engine again on the same port and data; stops it first if it still runs."""
         await self[name].restart()
+
+
+def _search_kind(environ: Mapping[str, str]) -> type[Engine]:
+    named = environ.get(SEARCH_ENGINE) or "osmem"
+    if named not in SEARCH_ENGINES:
+        cause = f"{SEARCH_ENGINE} names {named!r}, which is none that this stack can start"
+        raise EngineError(SearchServer.title, cause, f"say {' or '.join(SEARCH_ENGINES)}")
+    return SEARCH_ENGINES[named]
 
 
 async def together(work: Iterable[Coroutine[object, object, None]]) -> None:

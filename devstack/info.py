@@ -22,7 +22,8 @@ def default_home(environ: Mapping[str, str] = os.environ) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class StackInfo:
-    """Where everything of a running stack is. `auditors`: owner ("order", …) -> read-only PostgreSQL URL."""
+    """Where everything of a running stack is. `auditors`: owner ("order", …) -> read-only PostgreSQL URL;
+    `search_settings`: what search_svc is told of its engine, by variable without the prefix."""
 
     folder: Path
     services: Mapping[str, str]
@@ -30,6 +31,7 @@ class StackInfo:
     nats_url: str
     mongodb_url: str
     elasticsearch_url: str
+    search_settings: Mapping[str, str]
     smtp_address: str
     mailbox: Path
     auditors: Mapping[str, str]

@@ -15,6 +15,7 @@ from devstack.engine import loopback
 from devstack.engines import Engines
 from devstack.errors import EngineError, reason
 from devstack.home import python_environment
+from devstack.search import ACCESS
 
 START_PATIENCE = 60.0
 MIGRATE_PATIENCE = 60.0
@@ -49,7 +50,8 @@ def service_environment(
 ) -> dict[str, str]:
     """The whole environment of one service's process.
 
-    Of the addresses and URLs in the supervisor's own environment it inherits none: only its own are set.
+    Of the addresses, URLs and ways into engines in the supervisor's own environment it inherits none: only its own are
+    set.
     """
     needs = SERVICES[service]
     own = {
@@ -62,13 +64,13 @@ def service_environment(
     if "mongodb" in needs.engines:
         own["MONGODB_URL"] = engines.mongodb_url
     if "elasticsearch" in needs.engines:
-        own["ELASTICSEARCH_URL"] = engines.elasticsearch_url
+        own |= engines.search_settings
     if "smtp" in needs.engines:
         own["SMTP_ADDRESS"] = engines.smtp_address
     inherited = {
         name: value
         for name, value in engines.home.environ.items()
-        if not (name.startswith("POLYMART_") and name.endswith(("_URL", "_ADDRESS")))
+        if not (name.startswith("POLYMART_") and name.endswith(("_URL", "_ADDRESS"))) and name not in ACCESS
     }
     return {**python_environment(inherited), **{f"POLYMART_{name}": value for name, value in own.items()}}
 

@@ -261,6 +261,7 @@ class Stack:
             "nats_url": engines.nats_url,
             "mongodb_url": engines.mongodb_url,
             "elasticsearch_url": engines.elasticsearch_url,
+            "search_settings": engines.search_settings,
             "smtp_address": engines.smtp_address,
             "mailbox": str(engines.mailbox),
             "auditors": engines.databases.auditors,

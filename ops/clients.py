@@ -21,6 +21,7 @@ from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceStub
 from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceStub
 from polymart.order.v1.order_service_pb2_grpc import OrderServiceStub
+from polymart.order.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceStub
 from rich.console import Console
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceAsyncStub
     from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceAsyncStub
     from polymart.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
+    from polymart.order.v1.shipment_service_pb2_grpc import ShipmentServiceAsyncStub
     from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceAsyncStub
     from polymart.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
 
@@ -98,6 +100,10 @@ class Clients:
     @property
     def orders(self) -> "OrderServiceAsyncStub":
         return OrderServiceStub(self.channel("order_svc"))
+
+    @property
+    def shipments(self) -> "ShipmentServiceAsyncStub":
+        return ShipmentServiceStub(self.channel("order_svc"))
 
     @property
     def payments(self) -> "PaymentServiceAsyncStub":

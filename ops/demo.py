@@ -1,10 +1,11 @@
 """`polymart demo`: real products and real invoices through every service, checked to the penny."""
 
 import asyncio
+import os
 import shutil
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from email import message_from_bytes, policy
@@ -319,7 +320,9 @@ async def refuse_used(clients: Clients, nats_url: str) -> None:
         raise ValueError(f"the demo needs empty engines, but {', '.join(used)}: unset their URLs, or name empty ones")
 
 
-async def run(home: Path, console: Console, *, invoices: int = INVOICES) -> bool:
+async def run(
+    home: Path, console: Console, *, invoices: int = INVOICES, environ: Mapping[str, str] = os.environ
+) -> bool:
     """The whole demo in a new data folder under `home`; True if nothing was wrong."""
     folder = home / "demo"
     if (folder / "stack.json").exists():
@@ -329,7 +332,7 @@ async def run(home: Path, console: Console, *, invoices: int = INVOICES) -> bool
     began = monotonic()
     with Steps(console) as progress:
         starting = progress.add_task("starting the stack", total=None)
-        stack = Stack(folder, on_progress=lambda text: progress.rename(starting, text))
+        stack = Stack(folder, environ=environ, on_progress=lambda text: progress.rename(starting, text))
         async with stack:
             progress.update(starting, description="stack started", total=1, completed=1)
             clients = Clients(stack.address)

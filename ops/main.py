@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from devstack.engines import SEARCH_ENGINE
 from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
 from ops import customers, dlq, notifications, orders, search, stock
 from ops import demo as demonstration
@@ -46,6 +47,11 @@ class UnknownCategory(Enum):
     REJECT = "reject"
 
 
+class SearchEngine(Enum):
+    OSMEM = "osmem"
+    OPENSEARCH = "opensearch"
+
+
 TRY = """
 Try, in another terminal in this folder:
   .venv/bin/polymart import data/products.jsonl.gz
@@ -54,16 +60,26 @@ Try, in another terminal in this folder:
 Any gRPC client can ask the services: they speak reflection."""
 
 
+SearchEngineOption = Annotated[
+    SearchEngine | None, typer.Option(help=f"What is started for search; by default {SEARCH_ENGINE}, or osmem.")
+]
+
+
+def stack_environment(search_engine: SearchEngine | None) -> dict[str, str]:
+    chosen = {SEARCH_ENGINE: search_engine.value} if search_engine else {}
+    return {**os.environ, **chosen}
+
+
 @app.command()
 @asynchronous
-async def up() -> None:
+async def up(search_engine: SearchEngineOption = None) -> None:
     """Start every engine and service and leave them running until Ctrl-C."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     with console.status("starting") as status:
-        stack = Stack(default_home(), on_progress=status.update)
+        stack = Stack(default_home(), environ=stack_environment(search_engine), on_progress=status.update)
         starting = asyncio.create_task(stack.start())
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -139,9 +155,12 @@ async def demo(
     invoices: Annotated[
         int, typer.Option(min=1, help="Replay so many of the file's invoices.")
     ] = demonstration.INVOICES,
+    search_engine: SearchEngineOption = None,
 ) -> None:
     """Play the whole path once in a data folder of its own, and check that nothing got lost."""
-    if not await interruptible(demonstration.run(default_home(), console, invoices=invoices)):
+    if not await interruptible(
+        demonstration.run(default_home(), console, invoices=invoices, environ=stack_environment(search_engine))
+    ):
         fail("the demo ended with faults; its data and logs are in " + os.path.relpath(default_home() / "demo"))
 
 

@@ -1,4 +1,4 @@
-"""`polymart stock`: explain a SKU's stock, and list reservations that stay open."""
+"""`polymart stock`: explain a SKU's stock, change it, and list reservations that stay open."""
 
 import re
 from collections.abc import Sequence
@@ -17,14 +17,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from ops.clients import Clients, asynchronous, clients, console, print_data
+from chassis.ids import uuid7
+from ops.clients import Clients, asynchronous, clients, console, print_data, problems
 from ops.orders import TIMEOUT, JsonOption
 
-app = typer.Typer(no_args_is_help=True, help="Explain stock: what there is, what is held for whom, what moved.")
+app = typer.Typer(
+    no_args_is_help=True, help="Explain stock (what there is, what is held for whom, what moved), and change it."
+)
 
 _PAGE = 500
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
+Changed = Annotated[str, typer.Argument(help="The SKU whose stock changes.")]
+At = Annotated[str, typer.Option(help="The location; main if left out.")]
+RequestId = Annotated[
+    str, typer.Option(help="A UUID of this change: given again, it changes nothing. Made and shown if left out.")
+]
 OlderThan = Annotated[str, typer.Option(metavar="AGE", help="Only those older than that: 90s, 30m, 2h, 1d.")]
 
 
@@ -47,6 +55,42 @@ async def show(
     show_level(console, level)
     show_held(console, sku, reservations[:limit], more=len(reservations) > limit)
     show_movements(console, movements.movements, more=bool(movements.next_page_token))
+
+
+@app.command()
+@asynchronous
+async def receive(
+    sku: Changed,
+    units: Annotated[int, typer.Argument(min=1, help="So many came in.")],
+    reason: Annotated[str, typer.Option(help="What they came with: a delivery note, say.")] = "",
+    location: At = "",
+    request_id: RequestId = "",
+    json: JsonOption = False,
+) -> None:
+    """Take in units that were bought, and show what there is then."""
+    receipt = pb.StockReceipt(sku=sku, quantity=units, location_id=location)
+    request = pb.ReceiveStockRequest(receipts=[receipt], reference=reason, request_id=_request_id(request_id))
+    async with clients() as c:
+        (level,) = (await c.inventory.ReceiveStock(request, timeout=TIMEOUT)).levels
+    print_data(_data(level)) if json else show_level(console, level)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # a number below 0 is none
+@asynchronous
+async def adjust(
+    sku: Changed,
+    units: Annotated[int, typer.Argument(help="So many to add or, below 0, to take.")],
+    reason: Annotated[str, typer.Option(help="Why: it stays with the movement.")],
+    location: At = "",
+    request_id: RequestId = "",
+    json: JsonOption = False,
+) -> None:
+    """Add units or take them away, for a reason, and show what there is then."""
+    adjustment = pb.StockAdjustment(sku=sku, delta=units, reason=reason, location_id=location)
+    request = pb.AdjustStockRequest(adjustments=[adjustment], request_id=_request_id(request_id))
+    async with clients() as c:
+        (level,) = (await c.inventory.AdjustStock(request, timeout=TIMEOUT)).levels
+    print_data(_data(level)) if json else show_level(console, level)
 
 
 @app.command()
@@ -100,6 +144,14 @@ async def open_reservations(c: Clients, request: pb.ListReservationsRequest, lim
         if not page.next_page_token:
             break
     return found[:limit]
+
+
+def _request_id(given: str) -> str:
+    """The id of a change. One that is made is told before the call: an answer may get lost, and the change not."""
+    if not given:
+        given = uuid7()
+        problems.print(f"request id {given}", style="dim", soft_wrap=True)
+    return given
 
 
 def age(text: str) -> timedelta:

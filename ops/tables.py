@@ -28,11 +28,13 @@
 An empty cell is nothing.
 """
 
+import codecs
 import csv
+import sqlite3
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,6 +49,8 @@ _SINGLE = (
 _KINDS = ("text", "number", "boolean")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _MAX_CELL = 16 * 1024 * 1024
+# More variants than the catalog takes of one product: what has more lines isn't held together.
+_MAX_LINES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,21 @@ def read_mapping(path: Path) -> TableMapping:
                 faults.append(f"[attributes] {key} must be a heading, or column and kind ({', '.join(_KINDS)})")
     if len(settings.get("delimiter", ",")) != 1:
         faults.append("delimiter must be one character")
+    if (encoding := settings.get("encoding")) is not None and not _of_text(encoding):
+        faults.append(f"encoding {encoding!r} is not known")
     if faults:
         raise ValueError(f"{path.name}: {'; '.join(faults)}")
     return TableMapping(**{**tables, "attributes": attributes}, **settings)
+
+
+def _of_text(encoding: str) -> bool:
+    """Whether text has such an encoding: not every codec is one."""
+    try:
+        "".encode(encoding)
+        codecs.getincrementaldecoder(encoding)
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def table_rows(file: IO[str], mapping: TableMapping) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
@@ -110,22 +126,40 @@ def table_rows(file: IO[str], mapping: TableMapping) -> Iterator[tuple[int, dict
     reader = csv.DictReader(file, delimiter=mapping.delimiter, strict=True)
     if missing := mapping.headings - set(reader.fieldnames or ()):
         raise ValueError(f"the file has no column {', '.join(sorted(missing))}")
-    told: set[str] = set()
+    seen = _Seen()
     for product_id, group in groupby(_lines(reader, mapping), key=lambda line: line.product_id or line.number):
-        lines = list(group)
+        lines, more = _up_to(_MAX_LINES, group)
         number = lines[0].number
         faults = [f"line {line.number}: {line.row}" for line in lines if isinstance(line.row, BadRow)]
         rows = [line.row for line in lines if not isinstance(line.row, BadRow)]
-        if product_id in told:
+        if isinstance(product_id, str) and not seen.first(product_id):
             # As a product of its own it would replace the one that the lines before made.
             yield number, BadRow([f"product {product_id} stands further up; its lines must follow one another"])
             continue
-        if isinstance(product_id, str):
-            told.add(product_id)
-        if faults:
+        if more:
+            yield number, BadRow([f"product {product_id} has {len(lines) + more:,} lines, over {_MAX_LINES:,}"])
+        elif faults:
             yield number, BadRow(faults)
         else:
             yield number, rows[0] if len(rows) == 1 else _together(rows)
+
+
+def _up_to(most: int, lines: Iterator["_Line"]) -> tuple[list["_Line"], int]:
+    """The first of the lines, and how many more there are."""
+    return list(islice(lines, most)), sum(1 for _ in lines)
+
+
+class _Seen:
+    """Which products a file had so far: in a temporary file, so that memory doesn't grow with it."""
+
+    def __init__(self) -> None:
+        self._known = sqlite3.connect("")
+        self._known.execute("CREATE TABLE seen (product_id BLOB PRIMARY KEY) WITHOUT ROWID")
+
+    def first(self, product_id: str) -> bool:
+        """Whether it is seen for the first time, that is now."""
+        key = product_id.encode(errors="surrogatepass")
+        return self._known.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount == 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
 """Where adapters meet use cases: the service as a parts list."""
 
+from datetime import timedelta
+
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceStub
 from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from polymart.search.v1.search_service_pb2_grpc import add_SearchServiceServicer_to_server
 
+from chassis.clock import SystemClock
 from chassis.ids import uuid7
 from chassis.inbox.port import NoInbox
 from chassis.messaging.nats import Nats
@@ -14,15 +17,21 @@ from chassis.metrics import Metrics
 from chassis.rpc.client import RpcClient
 from chassis.service import Check, Service, Servicer
 from search_svc.adapters.elastic_index import ElasticIndex
+from search_svc.adapters.elastic_sales import ElasticSales
 from search_svc.adapters.elastic_search import ElasticProductSearch
+from search_svc.adapters.elastic_shown import ElasticShownProducts
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.grpc_sources import GrpcSources
 from search_svc.adapters.indices import Indices
-from search_svc.application.ports import Index
+from search_svc.adapters.order_history import OrderHistory
+from search_svc.application.popularity import Window
+from search_svc.application.ports import Index, Sales
 from search_svc.config import SearchConfig
 from search_svc.entrypoints.grpc import SearchServicer
 from search_svc.entrypoints.keeper import IndexKeeper
-from search_svc.entrypoints.messages import HANDLERS
+from search_svc.entrypoints.messages import HANDLERS, sales_handlers
+from search_svc.entrypoints.popularity import PopularityKeeper
+from search_svc.entrypoints.trending import TrendingLister
 
 NAME = "search_svc"
 
@@ -32,17 +41,35 @@ _BATCH = 1_000
 
 def build(config: SearchConfig) -> Service:
     metrics = Metrics(NAME)
-    engine, nats = Engine(config.elasticsearch_url), Nats(config.nats_url, NAME, replicas=config.nats_replicas)
+    engine, nats = (
+        Engine(config.elasticsearch_url, config.access),
+        Nats(config.nats_url, NAME, replicas=config.nats_replicas),
+    )
     catalog = RpcClient(config.catalog_address, CatalogServiceStub)
     taxonomy = RpcClient(config.catalog_address, TaxonomyServiceStub)
     inventory = RpcClient(config.inventory_address, InventoryServiceStub)
     indices, index = Indices(engine), ElasticIndex(engine)
-    keeper = IndexKeeper(holder=uuid7(), lease=indices, index=index, sources=GrpcSources(catalog, taxonomy, inventory))
+    holder = uuid7()
+    keeper = IndexKeeper(holder=holder, lease=indices, index=index, sources=GrpcSources(catalog, taxonomy, inventory))
+    sales, window = ElasticSales(engine), Window(timedelta(hours=config.popularity_hours), SystemClock())
+    consumers = {consumer.stream: consumer for consumer in TOPOLOGY.consumers_of(NAME)}
+    orders = consumers.pop("EVT_ORDER")
+    popularity = PopularityKeeper(
+        holder=holder,
+        sales=sales,
+        history=OrderHistory(nats, orders),
+        index=index,
+        window=window,
+        interval=config.popularity_interval,
+    )
+    trending = TrendingLister(sales=sales, index=index, products=ElasticShownProducts(engine), window=window)
     # Documents carry versions, so a message may come again.
     inbox: NoInbox[Index] = NoInbox(index)
     subscriptions = [
-        Subscription(nats, consumer, HANDLERS, inbox, metrics, batch=_BATCH) for consumer in TOPOLOGY.consumers_of(NAME)
+        Subscription(nats, consumer, HANDLERS, inbox, metrics, batch=_BATCH) for consumer in consumers.values()
     ]
+    taken: NoInbox[Sales] = NoInbox(sales)
+    sold = Subscription(nats, orders, sales_handlers(window), taken, metrics, batch=_BATCH)
     return Service(
         name=NAME,
         config=config,
@@ -53,17 +80,17 @@ def build(config: SearchConfig) -> Service:
         servicers=[
             Servicer(
                 add_SearchServiceServicer_to_server,
-                SearchServicer(ElasticProductSearch(engine, indices)),
+                SearchServicer(ElasticProductSearch(engine, indices), trending),
                 "polymart.search.v1.SearchService",
             )
         ],
-        workers=[keeper, *subscriptions],
+        workers=[keeper, *subscriptions, sold, popularity],
     )
 
 
 async def migrate(config: SearchConfig) -> None:
     """Create the indices of this release, empty; a running service fills them."""
-    engine = Engine(config.elasticsearch_url)
+    engine = Engine(config.elasticsearch_url, config.access)
     await engine.open()
     try:
         await Indices(engine).migrate()

@@ -1,12 +1,24 @@
 """The service's settings, each read from POLYMART_<NAME>."""
 
-from chassis.config import Address, HttpUrl, ServiceConfig
+from datetime import timedelta
+
+from pydantic import Field
+
+from chassis.config import Address
+from chassis.messaging.topology import EVENT_RETENTION
+from search_svc.engine_config import EngineConfig
+
+_KEPT_HOURS = EVENT_RETENTION // timedelta(hours=1)
 
 
-class SearchConfig(ServiceConfig):
-    """`elasticsearch_url`: the engine, user and password in it where it wants them. The index is rebuilt from the
-    services at `catalog_address` and `inventory_address`."""
+class SearchConfig(EngineConfig):
+    """The index is rebuilt from the services at `catalog_address` and `inventory_address`.
 
-    elasticsearch_url: HttpUrl
+    Popular is what sold in the last `popularity_hours`: no longer than order events are kept, so that it can be read
+    from them again. It is computed every `popularity_interval` seconds.
+    """
+
     catalog_address: Address
     inventory_address: Address
+    popularity_hours: int = Field(default=_KEPT_HOURS, ge=1, le=_KEPT_HOURS)
+    popularity_interval: float = Field(default=5, ge=0.1, le=3600)

@@ -1,11 +1,15 @@
-"""Products, categories and availability as other services send them."""
+"""Products, categories, availability and sales as other services send them."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from polymart.catalog.v1 import category_pb2, product_pb2
 from polymart.inventory.v1 import stock_pb2
+from polymart.order.v1.events_pb2 import OrderCancelled, OrderConfirmed
 
+from chassis.messaging.envelope import Envelope
 from chassis.money import Money
+from search_svc.domain.popularity import Sale, Sold
 from search_svc.domain.product import AttributeValue, Availability, Category, Product, SkuAvailability, Variant
 
 _LEVELS = {
@@ -47,6 +51,17 @@ def availability_from_proto(level: int, version: int) -> SkuAvailability:
     return SkuAvailability(_AVAILABILITY[level], version)
 
 
+def sale_from_envelope(envelope: Envelope) -> Sale:
+    """Raises TypeError for a message that says nothing about a sale."""
+    time = int(envelope.time.timestamp() * 1000)
+    match message := envelope.payload:
+        case OrderConfirmed():
+            return Sale(message.order_id, confirmed=time, lines=tuple(_lines(message)))
+        case OrderCancelled():
+            return Sale(message.order_id, cancelled=time)
+    raise TypeError(f"{envelope.type} says nothing about a sale")
+
+
 def availability_to_proto(availability: Availability) -> "stock_pb2.Availability.ValueType":
     return _LEVELS[availability]
 
@@ -75,3 +90,11 @@ def _variants(messages: Iterable[product_pb2.Variant]) -> Iterator[Variant]:
             untracked=message.untracked,
             options=dict(message.options),
         )
+
+
+def _lines(message: OrderConfirmed) -> Iterator[Sold]:
+    units = Counter[tuple[str, str]]()
+    for line in message.lines:
+        units[(line.product_id, "") if line.product_id else ("", line.sku)] += line.quantity
+    for (product_id, sku), quantity in sorted(units.items()):
+        yield Sold(product_id, sku, quantity)

@@ -1,6 +1,7 @@
 """Engines for the tests: started once a session, on free loopback ports, thrown away after it.
 
-`postgres`, `nats`, `mongodb` and `search_engine` are real engines, each with the `url` of a user with all rights.
+`postgres`, `nats`, `mongodb`, `osmem` and `opensearch` are real engines, each with the `url` of a user with all rights;
+`search_engine` is osmem and OpenSearch in turn.
 `database` is the URL of a database of the test's own, `fresh_nats` a connection to newly made streams and consumers,
 `fresh_search` the URL of the search engine without an index.
 
@@ -38,6 +39,7 @@ from devstack.home import Home
 from devstack.mongodb import NAMED as MONGOD
 from devstack.mongodb import MongoDB
 from devstack.nats import NatsServer as DevstackNats
+from devstack.opensearch import OpenSearch
 from devstack.postgres import Postgres
 from devstack.search import SearchServer
 
@@ -218,9 +220,28 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-async def search_engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
-    async with started(SearchServer, tmp_path_factory.mktemp("search")) as engine:
+async def osmem(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    """Or the server that POLYMART_ELASTICSEARCH_URL names, where POLYMART_TEST_ON_ENGINES is 1."""
+    async with started(SearchServer, tmp_path_factory.mktemp("osmem")) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+async def opensearch(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    """Lucene itself. Started by each process of the tests that has a use for it."""
+    environ = {name: value for name, value in os.environ.items() if name != SearchServer.variable}
+    async with started(OpenSearch, tmp_path_factory.mktemp("opensearch"), environ) as engine:
+        yield engine
+
+
+SEARCH_ENGINES = ("osmem", "opensearch")
+
+
+@pytest.fixture(params=SEARCH_ENGINES)
+def search_engine(request: pytest.FixtureRequest) -> Engine:
+    """Each in turn: whoever uses it is a test on both."""
+    engine: Engine = request.getfixturevalue(request.param)
+    return engine
 
 
 @pytest.fixture
@@ -258,6 +279,11 @@ async def database(fresh_database: Callable[[], Awaitable[str]]) -> str:
 
 @pytest.fixture
 def fresh_search(search_engine: Engine) -> str:
+    return emptied(search_engine)
+
+
+def emptied(search_engine: Engine) -> str:
+    """The URL of an engine from which every index of products was deleted."""
     with urlopen(f"{search_engine.url}/_cat/indices?format=json", timeout=5) as answer:
         names = [index["index"] for index in json.load(answer)]
     for name in names:

@@ -130,7 +130,7 @@ class MemoryTaxonomy:
         self._tree = self._tree.with_(category)
         return True
 
-    async def tell(self, categories: Sequence[Category]) -> None:
+    async def tell(self, categories: Sequence[Category]) -> int:
         known = dict(self._tree.categories)
         newer = [c for c in categories if c.path_version > known[c.category_id].path_version]
         for told in newer:
@@ -138,6 +138,7 @@ class MemoryTaxonomy:
             known[told.category_id] = replace(current, path=told.path, path_version=told.path_version)
         self._tree = replace(self._tree, categories=known)
         await _publish(self.outbox, map(category_envelope, newer))
+        return len(newer)
 
     async def all_told(self, version: int) -> None:
         self._tree = replace(self._tree, told=max(version, self._tree.told))

@@ -55,7 +55,7 @@ from chassis.outbox.mongo import MongoOutbox
 # Messages that one document may hold unsent, so that it stays well below MongoDB's 16 MiB.
 MAX_UNSENT = 32
 
-# A longer $in is split: matching one is quadratic in SecantusDB, and harmless to split elsewhere.
+# A longer $in is split: matching one is quadratic in SecantusDB, and MongoDB merges at most 200 scans by their order.
 _LOOKUP = 100
 _STREAM_BATCH = 200
 _WRITES_AT_ONCE = 16
@@ -65,24 +65,26 @@ _STATE: Document = {"outbox": 0, "revisions": 0, "request": 0}
 
 Keys = list[tuple[str, int]]
 
-# get, stream, and pages of everything by id.
+# get, and the stream with what is deleted.
 _BY_ID: Keys = [("_id", ASCENDING)]
+_BY_CHANGE: Keys = [("updated", ASCENDING), *_BY_ID]
 # holders, variants. Sparse: a deleted product has no `skus`, so it takes no part.
 _BY_SKU: Keys = [("skus", ASCENDING)]
 # requested. Sparse: most products were created without.
 _BY_REQUEST: Keys = [("request.id", ASCENDING)]
-# Pages by id: equality on what narrows most, then the order. The other conditions are checked on what that finds.
-_PAGED_BY: tuple[tuple[str, Keys], ...] = tuple(
-    (field, [(field, ASCENDING), *_BY_ID]) for field in ("category_id", "product_type_id", "brand", "status")
-)
-# Pages by time of change, in both directions, and of what changed since.
-_BY_CHANGE: Keys = [("updated", ASCENDING), *_BY_ID]
+# Pages, by id and by time of change in both directions, and the stream: equality on what narrows most (on `deleted`
+# where nothing else is asked), then the order, which the range is of too. The other conditions are checked on what that
+# finds. `category_id` may be one of several: their scans are merged by the order.
+_NARROWING = ("category_id", "product_type_id", "brand", "status", "deleted")
+_PAGED_BY: dict[str, Keys] = {
+    **{field: [(field, ASCENDING), *_BY_ID] for field in _NARROWING},
+    **{f"{field}_by_change": [(field, ASCENDING), *_BY_CHANGE] for field in _NARROWING},
+}
 
 _INDEXES = (
     IndexModel(_BY_SKU, name="skus", unique=True, sparse=True),
     IndexModel(_BY_REQUEST, name="request", unique=True, sparse=True),
-    *(IndexModel(keys, name=field) for field, keys in _PAGED_BY),
-    IndexModel(_BY_CHANGE, name="updated"),
+    *(IndexModel(keys, name=name) for name, keys in _PAGED_BY.items()),
 )
 
 
@@ -134,36 +136,50 @@ class MongoProducts:
         return [outcomes[identity(event)[0]] for event in events]
 
     async def page(self, which: Filter, order: Order, after: Position | None, limit: int) -> Sequence[Product]:
-        conditions = _conditions(which)
+        conditions, categories = _conditions(which), list(which.category_ids)
         if order is Order.BY_ID:
             if after:
                 conditions["_id"] = {"$gt": after.product_id}
-            index = next((keys for field, keys in _PAGED_BY if field in conditions), _BY_ID)
-            return await self._page(conditions, _BY_ID, index, limit)
+            return await self._page(conditions, categories, _BY_ID, limit)
         direction, beyond = (ASCENDING, "$gt") if order is Order.OLDEST_CHANGE_FIRST else (DESCENDING, "$lt")
         sort = [(field, direction) for field, _ in _BY_CHANGE]
         if not after:
-            return await self._page(conditions, sort, _BY_CHANGE, limit)
+            return await self._page(conditions, categories, sort, limit)
         # One $or would do, and no index serve it: first the rest of the same moment, then what lies beyond.
         since = conditions.pop("updated", {})
         tied = {**conditions, "updated": after.update_time, "_id": {beyond: after.product_id}}
-        found = await self._page(tied, sort, _BY_CHANGE, limit)
+        found = await self._page(tied, categories, sort, limit)
         if len(found) < limit:
             later = {**conditions, "updated": {**since, beyond: after.update_time}}
-            found += await self._page(later, sort, _BY_CHANGE, limit - len(found))
+            found += await self._page(later, categories, sort, limit - len(found))
         return found
 
-    async def _page(self, query: Document, sort: Keys, index: Keys, limit: int) -> list[Product]:
-        async with operation():
-            cursor = self._products.find(query, _STATE, max_time_ms=int(OPERATION_TIMEOUT * 1_000))
-            documents = await cursor.sort(sort).hint(index).limit(limit).to_list(None)
-        return [product_from(document) for document in documents]
+    async def _page(self, query: Document, categories: list[str], sort: Keys, limit: int) -> list[Product]:
+        """The first of those in the categories, all if there are none."""
+        found: list[Document] = []
+        by = sort[0][0]
+        for start in range(0, len(categories) or 1, _LOOKUP):
+            part = {**query, "category_id": {"$in": categories[start : start + _LOOKUP]}} if categories else query
+            if len(found) == limit and not _is_equality(query.get(by)):
+                # What lies behind the last so far isn't wanted any more.
+                within = "$lte" if sort[0][1] == ASCENDING else "$gte"
+                part = {**part, by: _within(query.get(by, {}), within, found[-1][by])}
+            narrowest = next(field for field in _NARROWING if field in part)
+            index = [(narrowest, ASCENDING), *((field, ASCENDING) for field, _ in sort)]
+            async with operation():
+                cursor = self._products.find(part, _STATE, max_time_ms=int(OPERATION_TIMEOUT * 1_000))
+                found += await cursor.sort(sort).hint(index).limit(limit).to_list(None)
+            if start:
+                found.sort(key=lambda d: [d[field] for field, _ in sort], reverse=sort[0][1] == DESCENDING)
+                del found[limit:]
+        return [product_from(document) for document in found]
 
     async def stream(self, *, include_deleted: bool = False, after: str = "") -> AsyncGenerator[Sequence[Stored], None]:
         query: Document = {} if include_deleted else {"deleted": False}
         if after:
             query["_id"] = {"$gt": after}
-        cursor = self._products.find(query, _STATE).sort(_BY_ID).hint(_BY_ID).batch_size(_STREAM_BATCH)
+        index = _BY_ID if include_deleted else _PAGED_BY["deleted"]
+        cursor = self._products.find(query, _STATE).sort(_BY_ID).hint(index).batch_size(_STREAM_BATCH)
         try:
             while True:
                 async with operation():
@@ -256,10 +272,19 @@ def _refused(failure: Mapping[str, Any]) -> Saved:
     return Saved.SKU_TAKEN if "skus" in failure["keyPattern"] else Saved.STALE
 
 
+def _is_equality(condition: Any) -> bool:
+    return condition is not None and not isinstance(condition, dict)
+
+
+def _within(condition: Document, operator: str, bound: Any) -> Document:
+    """The condition and one bound more, whichever is the narrower."""
+    narrower = min if operator == "$lte" else max
+    return {**condition, operator: narrower(bound, condition.get(operator, bound))}
+
+
 def _conditions(which: Filter) -> Document:
+    """All but the categories."""
     query: Document = {"deleted": False}
-    if which.category_ids:
-        query["category_id"] = {"$in": list(which.category_ids)}
     if which.product_type_id:
         query["product_type_id"] = which.product_type_id
     if which.brand:

@@ -66,7 +66,8 @@ class MongoTaxonomy:
         for _ in range(_READS):
             head = await self._head()
             version, told = int(head["version"]), int(head["told"])
-            if (self._known.version, self._known.told) == (version, told) and told == version:
+            # What others tell meanwhile shows here once all of it is told: until then it is told again, to no effect.
+            if (self._known.version, self._known.told) == (version, told):
                 return self._known
             async with operation():
                 # All of them, on purpose: there are at most 10,000.
@@ -83,15 +84,21 @@ class MongoTaxonomy:
             decided = await self._trees.update_one({**_TREE, "version": before.version, "change": None}, change)
             if decided.matched_count:
                 await self._carry_out(before.version + 1, document)
+                self._known = before.with_(category)
         return bool(decided.matched_count)
 
-    async def tell(self, categories: Sequence[Category]) -> None:
+    async def tell(self, categories: Sequence[Category]) -> int:
+        told = 0
         for start in range(0, len(categories), _TOLD_AT_ONCE):
             async with operation():
-                await self._categories.bulk_write(
+                result = await self._categories.bulk_write(
                     [self._telling(category) for category in categories[start : start + _TOLD_AT_ONCE]], ordered=False
                 )
+            told += result.matched_count
             self.outbox.nudge()
+        if categories:
+            self._known = Tree()  # it says what was told before
+        return told
 
     async def all_told(self, version: int) -> None:
         async with operation():

@@ -8,6 +8,7 @@ from catalog_svc.application.ports import Products, Saved, Taxonomy
 from catalog_svc.application.products import ATTEMPTS
 from catalog_svc.application.references import References
 from catalog_svc.application.taxonomy import category_for_path
+from catalog_svc.domain.category import Tree
 from catalog_svc.domain.product import (
     Details,
     Product,
@@ -95,29 +96,32 @@ class Importer:
         checked = [
             row if row.violations else replace(row, violations=references.violations(row.details)) for row in rows
         ]
-        paths = {row.category_path: "" for row in checked if row.category_path and not row.violations}
-        if not paths:
+        if not any(row.category_path and not row.violations for row in checked):
             return checked
         tree = await self.taxonomy.tree()
-        paths = {path: tree.find(path) for path in paths}
-        return [await self._placed(row, paths) for row in checked]
+        placed = []
+        for row in checked:
+            row, tree = await self._placed(row, tree)
+            placed.append(row)
+        return placed
 
-    async def _placed(self, row: Row, paths: dict[tuple[str, ...], str]) -> Row:
-        """The row in the category that its path names; `paths` are the ids known so far."""
+    async def _placed(self, row: Row, tree: Tree) -> tuple[Row, Tree]:
+        """The row in the category that its path names, and the tree with it."""
         if row.violations or not (path := row.category_path):
-            return row
-        if not paths[path]:
+            return row, tree
+        category_id = tree.find(path)
+        if not category_id:
             if not row.create_category:
-                return _faulty(row, f"there is no category {' > '.join(path)}")
+                return _faulty(row, f"there is no category {' > '.join(path)}"), tree
             if row.validate_only:
-                return replace(row, details=replace(row.details, category_id=self.new_id()))
+                return replace(row, details=replace(row.details, category_id=self.new_id())), tree
             try:
-                paths[path] = await category_for_path(
-                    path, categories=self.taxonomy, clock=self.clock, new_id=self.new_id
+                tree, category_id = await category_for_path(
+                    path, tree, categories=self.taxonomy, clock=self.clock, new_id=self.new_id
                 )
             except (Aborted, ResourceExhausted) as error:
-                return _faulty(row, str(error))
-        return replace(row, details=replace(row.details, category_id=paths[path]))
+                return _faulty(row, str(error)), tree
+        return replace(row, details=replace(row.details, category_id=category_id)), tree
 
     async def _round(self, rows: Sequence[Row]) -> tuple[list[Answer], list[Row]]:
         """The answers to rows of different products, and the rows that others overtook."""

@@ -124,9 +124,10 @@ class Categories(Protocol):
         """Store a category as the one change that follows `before`; False if another change came first."""
         ...
 
-    async def tell(self, categories: Sequence[Category]) -> None:
-        """Record these paths and their versions as what others are told, each with its event in one atomic write;
-        leave out those of which something newer was told."""
+    async def tell(self, categories: Sequence[Category]) -> int:
+        """Record these paths and their versions as what others are told, each with its event in one atomic write, and
+        say how many were; left out are those of which something as new was told, and those of which too much that was
+        told earlier waits for the broker."""
         ...
 
     async def all_told(self, version: int) -> None:

@@ -29,11 +29,14 @@ async def create_category(
     raise _overtaken()
 
 
-async def category_for_path(path: Sequence[str], *, categories: Categories, clock: Clock, new_id: NewId) -> str:
-    """The id of the category with this path, which is made with all that is missing above it. Raises
-    ResourceExhausted, Aborted."""
-    for _ in range(_ATTEMPTS):
-        tree = await categories.tree()
+async def category_for_path(
+    path: Sequence[str], tree: Tree | None = None, *, categories: Categories, clock: Clock, new_id: NewId
+) -> tuple[Tree, str]:
+    """The tree with this path, and the id of its category, which is made with all that is missing above it. With a
+    `tree` of a moment ago, it isn't read again unless somebody else changed it. Raises ResourceExhausted, Aborted."""
+    for attempt in range(_ATTEMPTS):
+        if tree is None or attempt:
+            tree = await categories.tree()
         parent_id, depth = "", 0
         while depth < len(path) and (found := tree.find(path[: depth + 1])):
             parent_id, depth = found, depth + 1
@@ -43,7 +46,7 @@ async def category_for_path(path: Sequence[str], *, categories: Categories, cloc
                 break
             tree, parent_id, depth = tree.with_(category), category.category_id, depth + 1
         else:
-            return parent_id
+            return tree, parent_id
     raise _overtaken()
 
 
@@ -79,11 +82,11 @@ async def update_category(
 
 async def tell_paths(*, categories: Categories) -> bool:
     """Tell others the paths that changed, and whether there were any. Can be broken off anywhere and begun again: what
-    is told is recorded with each category."""
+    is told is recorded with each category, and the tree is told only once nothing of it was left out."""
     tree = await categories.tree()
     untold = tree.untold()
-    await categories.tell(untold)
-    if tree.told < tree.version:
+    told = await categories.tell(untold)
+    if told == len(untold) and tree.told < tree.version:
         await categories.all_told(tree.version)
     return bool(untold)
 

@@ -52,8 +52,8 @@ class Tree:
         return children
 
     @cached_property
-    def _by_path(self) -> Mapping[tuple[str, ...], str]:
-        return {self.path(category_id): category_id for category_id in self.categories}
+    def _by_place(self) -> Mapping[tuple[str, str], str]:
+        return {(category.parent_id, category.name): category.category_id for category in self.categories.values()}
 
     def get(self, category_id: str) -> Category:
         """Raises NotFound."""
@@ -68,7 +68,11 @@ class Tree:
 
     def find(self, path: Sequence[str]) -> str:
         """The id of the category with this path; empty if there is none."""
-        return self._by_path.get(tuple(path), "")
+        found = ""
+        for name in path:
+            if not (found := self._by_place.get((found, name), "")):
+                break
+        return found
 
     def subtree(self, category_id: str) -> list[str]:
         """The ids of a category and all below it."""

@@ -171,6 +171,7 @@ TOPOLOGY = Topology(
         _consumer("order_svc", "EVT_CATALOG", "catalog", _PRODUCT_EVENTS),
         _consumer("search_svc", "EVT_CATALOG", "catalog", f"{_PRODUCT_EVENTS} CategoryChanged"),
         _consumer("search_svc", "EVT_INVENTORY", "inventory", "StockAvailabilityChanged"),
+        _consumer("search_svc", "EVT_ORDER", "order", "OrderConfirmed OrderCancelled"),
         _consumer("notification_svc", "EVT_ORDER", "order", _ORDER_NEWS),
         _consumer("notification_svc", "EVT_INVENTORY", "inventory", "StockRanLow"),
         _consumer("notification_svc", "EVT_CUSTOMER", "customer", _CUSTOMER_NEWS),

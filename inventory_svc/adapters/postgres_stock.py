@@ -78,9 +78,16 @@ WITH item AS (
     SELECT * FROM unnest($6::text[], $7::text[], $8::bigint[], $9::bigint[])
     ON CONFLICT (sku, location_id) DO UPDATE
         SET on_hand = excluded.on_hand, reserved = excluded.reserved, updated_at = now()
+), taken AS (
+    SELECT order_id, array_agg(DISTINCT sku) AS skus FROM unnest($13::text[], $14::text[]) AS v (order_id, sku)
+    GROUP BY order_id
 ), hold AS (
-    UPDATE holds SET state = v.state, shortages = v.shortages, updated_at = now()
-    FROM unnest($10::text[], $11::text[], $12::json[]) AS v (order_id, state, shortages)
+    UPDATE holds SET state = v.state, shortages = v.shortages, skus = coalesce(v.skus, holds.skus), updated_at = now()
+    FROM (
+        SELECT order_id, state, shortages, skus
+        FROM unnest($10::text[], $11::text[], $12::json[]) AS v (order_id, state, shortages)
+        LEFT JOIN taken USING (order_id)
+    ) v
     WHERE holds.order_id = v.order_id
 ), line AS (
     INSERT INTO reservations (order_id, sku, location_id, quantity)
@@ -152,6 +159,17 @@ class PostgresBook:
         return [row["location_id"] for row in await self._tx.fetch(_LOCATIONS)]
 
     async def record(self, change: Change) -> None:
+        try:
+            await self._record(change)
+        except asyncpg.UniqueViolationError as error:
+            if error.constraint_name != "movements_happen_once" or change.holds:
+                raise
+            # The movements outlive the note of the call that made them.
+            used = sorted({move.operation_id for move in change.movements if move.operation_id})
+            message = f"request_id {', '.join(used)} was used for another call, over {REQUESTS_KEPT.days} days ago"
+            raise AlreadyExists(message, reason="REQUEST_ID_REUSED") from error
+
+    async def _record(self, change: Change) -> None:
         levels, holds, moves = change.levels, change.holds, change.movements
         # Sorted, so that the rows are written in the order in which every batch comes to them.
         moved = sorted({(move.sku, move.location) for move in moves})

@@ -11,12 +11,14 @@ from pymongo.errors import PyMongoError
 from catalog_svc.adapters.mongo import Mongo
 from catalog_svc.adapters.mongo_products import MongoProducts
 from catalog_svc.adapters.mongo_taxonomy import MongoTaxonomy
+from chassis.config import PREFIX, load
 from chassis.errors import Unavailable
 from chassis.messaging.nats import Nats
 from chassis.postgres import Postgres
 from chassis.service import Resource
 from devstack.stack import StackInfo
 from search_svc.adapters.engine import Engine, translated
+from search_svc.engine_config import EngineConfig
 
 OWNERS = ("order", "inventory", "payment", "customer", "notification")
 
@@ -63,7 +65,8 @@ async def open_stores(info: StackInfo) -> AsyncIterator[Stores]:
     Whatever a store says no to in the block is raised as PolymartError that names it, mostly Unavailable.
     """
     databases = {owner: Postgres(url, max_size=2, name="polymart verify") for owner, url in info.auditors.items()}
-    mongo, index = Mongo(info.mongodb_url), Engine(info.elasticsearch_url)
+    told = load(EngineConfig, {f"{PREFIX}{name}": value for name, value in info.search_settings.items()})
+    mongo, index = Mongo(info.mongodb_url), Engine(told.elasticsearch_url, told.access)
     nats = Nats(info.nats_url, "polymart verify")
     async with AsyncExitStack() as stack:
         resources: list[Resource] = [*databases.values(), mongo, index, nats]

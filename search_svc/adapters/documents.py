@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from chassis.money import Money
+from search_svc.domain.popularity import Popularity
 from search_svc.domain.product import (
     AttributeValue,
     Availability,
@@ -58,6 +59,7 @@ def product_to_document(product: Product) -> dict[str, Any]:
         "variants": [_variant_to_document(variant) for variant in product.variants],
         # No SKU as a key: engines take a dot in it for a path.
         "availability": [[sku, a.level.value, a.version] for sku, a in sorted(product.availability.items())],
+        "popularity_version": product.popularity.version,
     }
     return document | {
         "name": product.name,
@@ -68,6 +70,7 @@ def product_to_document(product: Product) -> dict[str, Any]:
         "text": " ".join(filter(None, _searched(product))),
         "codes": [code for variant in product.variants for code in (variant.sku, *variant.eans)],
         "attributes": [attribute_term(name, shown_value(v)) for name, v in sorted(product.attributes.items())],
+        "popularity": product.popularity.value,
         "in_stock": product.best_availability is not Availability.OUT,
         "prices": sorted({price_key(v.price.currency, v.price.nanos) for v in product.variants}),
         "price_from": price_key(price_from.currency, price_from.nanos) if price_from else None,
@@ -93,6 +96,7 @@ def product_from_document(source: Mapping[str, Any]) -> Product:
         availability={
             sku: SkuAvailability(Availability(level), version) for sku, level, version in rest["availability"]
         },
+        popularity=Popularity(float(source["popularity"]), rest["popularity_version"]),
     )
 
 

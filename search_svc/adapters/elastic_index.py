@@ -15,14 +15,19 @@ from search_svc.adapters.documents import (
 )
 from search_svc.adapters.engine import Engine, is_outage, translated
 from search_svc.adapters.mappings import CATEGORIES, PARTS, PRODUCTS
+from search_svc.adapters.popularity_documents import POPULARITY, popularity_from_document, popularity_to_document
 from search_svc.application.ports import D, DocumentRefused, Documents, IndexMissing, Stored, Write
+from search_svc.domain.popularity import PopularityRecord
 from search_svc.domain.product import Category, Product, SkuRecord
 
 _BULK_BYTES = 5 * 1024 * 1024
 
 
 class ElasticDocuments(Generic[D]):
-    """Documents behind one alias. Nothing is written to an index that isn't there: the engine would make one up."""
+    """Documents behind one alias. Nothing is written to an index that isn't there: the engine would make one up.
+
+    One that `may_be_missing` reads as empty then: whoever makes it looks for all that its documents belong to.
+    """
 
     def __init__(
         self,
@@ -30,11 +35,14 @@ class ElasticDocuments(Generic[D]):
         alias: str,
         encode: Callable[[D], dict[str, Any]],
         decode: Callable[[str, Mapping[str, Any]], D],
+        *,
+        may_be_missing: bool = False,
     ):
         self._engine = engine
         self._alias = alias
         self._encode: Callable[[D], dict[str, Any]] = encode
         self._decode: Callable[[str, Mapping[str, Any]], D] = decode
+        self._may_be_missing = may_be_missing
 
     async def read(self, keys: Sequence[str]) -> Mapping[str, Stored[D]]:
         if not keys:
@@ -45,9 +53,9 @@ class ElasticDocuments(Generic[D]):
             )
         found: dict[str, Stored[D]] = {}
         for item in answer["docs"]:
-            if "error" in item:
+            if "error" in item and not (self._may_be_missing and _is_missing(item["error"])):
                 _raise_for(item["error"])
-            if item["found"]:
+            if item.get("found"):
                 document = self._decode(item["_id"], item["_source"])
                 found[item["_id"]] = Stored(document, (item["_seq_no"], item["_primary_term"]))
         return found
@@ -102,6 +110,9 @@ class ElasticIndex:
         self.categories: Documents[Category] = ElasticDocuments(
             engine, CATEGORIES, category_to_document, category_from_document
         )
+        self.popularity: Documents[PopularityRecord] = ElasticDocuments(
+            engine, POPULARITY, popularity_to_document, popularity_from_document, may_be_missing=True
+        )
 
     async def behind(self, categories: Sequence[Category], limit: int) -> Sequence[str]:
         older = [
@@ -151,7 +162,11 @@ def _refusal(result: Mapping[str, Any]) -> str:
     return f"{result['_id']}: {error['type']}: {error['reason']}"
 
 
+def _is_missing(error: Mapping[str, Any]) -> bool:
+    return bool(error["type"] == "index_not_found_exception")
+
+
 def _raise_for(error: Mapping[str, Any]) -> None:
-    if error["type"] == "index_not_found_exception":
+    if _is_missing(error):
         raise IndexMissing
     raise Unavailable(f"the search engine can't read: {error['type']}: {error['reason']}")

@@ -1,8 +1,13 @@
 """The connection to Elasticsearch or OpenSearch."""
 
+import base64
 import contextlib
 import re
+import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from elastic_transport import AiohttpHttpNode, HttpHeaders
 from elastic_transport.client_utils import DEFAULT, DefaultType
@@ -36,11 +41,43 @@ class CompatibleNode(AiohttpHttpNode):
         return response
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """As whom an engine is asked, where its URL doesn't say, and whose certificates it may have: the system's
+    authorities', or those of the authorities in `ca_file`."""
+
+    user: str = ""
+    password: str = field(default="", repr=False)
+    api_key: str = field(default="", repr=False)
+    verify: bool = True
+    ca_file: str = ""
+
+    def options(self, url: str) -> dict[str, Any]:
+        """As the client wants them. Left to itself, it would check no certificate's name."""
+        found: dict[str, Any] = {}
+        parts = urlsplit(url)
+        if parts.username or self.user:
+            login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+            if self.user:
+                login = f"{self.user}:{self.password}"
+            found["basic_auth"] = base64.b64encode(login.encode()).decode()
+        if self.api_key:
+            found["api_key"] = self.api_key
+        if parts.scheme == "https":
+            context = ssl.create_default_context(cafile=self.ca_file or None)
+            if not self.verify:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            found["ssl_context"] = context
+        return found
+
+
 class Engine:
     """A client that connects when first used. Every use goes through `translated`."""
 
-    def __init__(self, url: str, *, timeout: float = 10.0):
+    def __init__(self, url: str, access: Access | None = None, *, timeout: float = 10.0):
         self._url = url
+        self._access = access or Access()
         self._timeout = timeout
         self._client: AsyncElasticsearch | None = None
         self._features: Features | None = None
@@ -48,12 +85,13 @@ class Engine:
     async def open(self) -> None:
         # No retries here: a write sent twice would conflict with itself. Callers retry what they have read again.
         self._client = AsyncElasticsearch(
-            self._url,
+            _bare(self._url),
             node_class=CompatibleNode,
             request_timeout=self._timeout,
             max_retries=0,
             retry_on_timeout=False,
             dead_node_backoff_factor=0,
+            **self._access.options(self._url),
         )
 
     async def close(self) -> None:
@@ -74,6 +112,14 @@ class Engine:
         return self._features
 
 
+def _bare(url: str) -> str:
+    """Without user and password, and with the port, which the client wants said."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2].removesuffix(":")
+    port = "" if parts.port else ":443" if parts.scheme == "https" else ":80"
+    return parts._replace(netloc=host + port).geturl()
+
+
 def is_outage(status: int) -> bool:
     """Does an answer of this status say nothing about the request itself? A key that expired or an index that is
     blocked will be mended, and then the same request is right."""
@@ -90,6 +136,6 @@ def translated() -> Iterator[None]:
     except ApiError as error:
         if "index_not_found_exception" in str(error.body):
             raise IndexMissing from error
-        if error.status_code == 429 or error.status_code >= 500:
+        if is_outage(error.status_code):
             raise Unavailable(f"the search engine answers {error.status_code}") from error
         raise Internal(f"the search engine refuses the request: {error}") from error

@@ -19,7 +19,7 @@ class Features:
     multi_word_synonyms: "solid state drive => ssd" finds documents with either.
     collate: a phrase suggester leaves out what its `collate` query doesn't find.
     normalized_buckets: the buckets of a keyword with a normalizer bear normalized values; without it, raw ones.
-    scripts: painless and expression scripts in queries, sorts and updates.
+    scripts: painless, with loops and in updates; without it, formulas in scores alone.
     shown_scores: scores are compared with the digits they are shown with; without it, with more.
     keyword_limit: a keyword over 32,766 bytes is refused.
     """

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change below that isn't only a new field."""
 
 PRODUCTS = "products"
@@ -53,6 +53,7 @@ MAPPINGS: Mapping[str, Mapping[str, Any]] = {
         # as dear, a field for each name would break the limit of fields.
         "attributes": _KEYWORD,
         "in_stock": {"type": "boolean"},
+        "popularity": {"type": "float"},
         "prices": _KEYWORD,
         "price_from": _KEYWORD,
         "rest": _STORED_ONLY,

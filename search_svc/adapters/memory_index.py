@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic
 
 from search_svc.application.ports import D, DocumentRefused, Stored, Write
+from search_svc.domain.popularity import PopularityRecord
 from search_svc.domain.product import Category, Product, SkuRecord
 
 
@@ -48,6 +49,7 @@ class MemoryIndex:
         self.products: MemoryDocuments[Product] = MemoryDocuments(waits, refused)
         self.skus: MemoryDocuments[SkuRecord] = MemoryDocuments(waits)
         self.categories: MemoryDocuments[Category] = MemoryDocuments(waits)
+        self.popularity: MemoryDocuments[PopularityRecord] = MemoryDocuments(waits)
 
     async def behind(self, categories: Sequence[Category], limit: int) -> Sequence[str]:
         await asyncio.sleep(0)

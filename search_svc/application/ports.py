@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from chassis.errors import PolymartError, Unavailable
+from search_svc.domain.popularity import PopularityRecord, Sale
 from search_svc.domain.product import Category, Product, SkuAvailability, SkuRecord
 from search_svc.domain.query import IndexStatus, Position, Query, Results
 
-D = TypeVar("D", Product, SkuRecord, Category)
+D = TypeVar("D", Product, SkuRecord, Category, PopularityRecord, Sale)
 
 
 class IndexMissing(Unavailable):
@@ -66,6 +67,10 @@ class Index(Protocol):
     def skus(self) -> Documents[SkuRecord]: ...
     @property
     def categories(self) -> Documents[Category]: ...
+    @property
+    def popularity(self) -> Documents[PopularityRecord]:
+        """By product, whether or not that is known."""
+        ...
 
     async def behind(self, categories: Sequence[Category], limit: int) -> Sequence[str]:
         """The ids of up to `limit` products in these categories that have an older path, of all that was written before
@@ -118,4 +123,70 @@ class Sources(Protocol):
 
     def availability(self) -> AsyncIterator[Mapping[str, SkuAvailability]]:
         """The availability of every SKU that was ever stocked, a few hundred at a time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Units sold by product, and by SKU where the order didn't say which product it was."""
+
+    by_product: Mapping[str, int]
+    by_sku: Mapping[str, int]
+
+
+class Sales(Protocol):
+    """The orders of the window, one document each, and who keeps them. All raise IndexMissing, Unavailable."""
+
+    @property
+    def orders(self) -> Documents[Sale]: ...
+
+    async def units(self, since: int) -> Units:
+        """What orders confirmed since then sold that weren't cancelled, as the last refresh saw them."""
+        ...
+
+    async def popular(self) -> Sequence[str]:
+        """The ids of all products that are recorded with a popularity above 0."""
+        ...
+
+    async def forget(self, before: int) -> None:
+        """Drop the orders whose time is before that."""
+        ...
+
+    async def refresh(self) -> None:
+        """Show all that was written before to the queries above."""
+        ...
+
+    async def prepare(self) -> bool:
+        """Create what is missing, empty. True if anything was."""
+        ...
+
+    async def take(self, holder: str, seconds: float) -> bool:
+        """Take the right to keep them; False while another holds it. It is lost with the orders."""
+        ...
+
+    async def renew(self, holder: str, seconds: float) -> bool:
+        """Hold it for longer; False if it went to another, or was lost with the orders, since it was taken."""
+        ...
+
+    async def filled(self) -> bool:
+        """Whether all orders of the window are there."""
+        ...
+
+    async def complete(self, holder: str) -> bool:
+        """Record that they are; False where renewing would be."""
+        ...
+
+
+class SalesHistory(Protocol):
+    """The order events as their stream keeps them."""
+
+    def sales(self, since: int) -> AsyncIterator[Sequence[Sale]]:
+        """What they said from then until now, a few hundred at a time. Raises Unavailable, also in the middle."""
+        ...
+
+
+class ShownProducts(Protocol):
+    async def shown(self, product_ids: Sequence[str], category: str) -> Mapping[str, Product]:
+        """Those of these products that shoppers see, in that category or below; an empty one is no condition. Raises
+        IndexMissing, Unavailable."""
         ...

@@ -1,9 +1,10 @@
 """How news becomes documents.
 
 Each source records its own part first and reads the others' after: a product is written before the availability of its
-SKUs and the path of its category are read, an availability before the products of its SKU, a path before the products
-of its category are searched. So whichever of two concurrent writers comes last sees the other's part, and nothing needs
-to arrive in order. Every write says which revision it replaces.
+SKUs, the path of its category and its popularity are read, an availability before the products of its SKU, a path
+before the products of its category are searched, a popularity before its product. So whichever of two concurrent
+writers comes last sees the other's part, and nothing needs to arrive in order. Every write says which revision it
+replaces.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Generic
 
 from chassis.errors import Aborted
 from search_svc.application.ports import D, Documents, Index, Write
+from search_svc.domain.popularity import Popularity, PopularityRecord, Sale
 from search_svc.domain.product import Category, Product, SkuAvailability, SkuRecord
 
 _ATTEMPTS = 10
@@ -59,6 +61,8 @@ async def apply_products(products: Iterable[Product], *, index: Index) -> None:
     records = await _read(index.skus, {sku for product in written for sku in product.skus})
     await _update_availability(_availability(records.values()), written, index=index)
     await _update_categories(await _categories(written, index), written, index=index)
+    popularity = await _read(index.popularity, (product.product_id for product in written))
+    await _update_popularity(_popularity(popularity), written, index=index)
 
 
 async def apply_categories(news: Iterable[Category], *, index: Index) -> None:
@@ -94,6 +98,27 @@ async def apply_availability(news: Iterable[tuple[str, SkuAvailability]], *, ind
     await _update_availability(_availability(skus.documents.values()), products.values(), index=index)
 
 
+async def apply_popularity(news: Mapping[str, Popularity], *, index: Index) -> Mapping[str, Popularity]:
+    """Record the popularity of products, where it is newer, and show it in those that are there. Returns what is
+    recorded now. Raises what apply_products does."""
+    records = await _change(
+        index.popularity, news, lambda key, known: (known or PopularityRecord(key)).updated_by(news[key])
+    )
+    recorded = _popularity(records.documents)
+    products = await _read(index.products, recorded)
+    await _update_popularity(recorded, products.values(), index=index)
+    return recorded
+
+
+async def record_sales(news: Iterable[Sale], *, orders: Documents[Sale], since: int) -> None:
+    """Record what is new of orders, but for those that lie before the window. Raises what apply_products does."""
+    known: dict[str, Sale] = {}
+    for sale in news:
+        if sale.time >= since:
+            known[sale.order_id] = known[sale.order_id].updated_by(sale) if sale.order_id in known else sale
+    await _change(orders, known, lambda key, stored: stored.updated_by(known[key]) if stored else known[key])
+
+
 async def _update_availability(
     news: Mapping[str, SkuAvailability], products: Iterable[Product], *, index: Index
 ) -> None:
@@ -109,8 +134,20 @@ async def _update_categories(news: Mapping[str, Category], products: Iterable[Pr
     await _change(index.products, behind, lambda _, known: known and shown(known))
 
 
+async def _update_popularity(news: Mapping[str, Popularity], products: Iterable[Product], *, index: Index) -> None:
+    def shown(product: Product) -> Product:
+        return product.with_popularity(news.get(product.product_id))
+
+    behind = [product.product_id for product in products if shown(product) != product]
+    await _change(index.products, behind, lambda _, known: known and shown(known))
+
+
 async def _categories(products: Iterable[Product], index: Index) -> dict[str, Category]:
     return await _read(index.categories, {product.category.category_id for product in products} - {""})
+
+
+def _popularity(records: Mapping[str, PopularityRecord]) -> dict[str, Popularity]:
+    return {key: record.popularity for key, record in records.items()}
 
 
 def _availability(records: Iterable[SkuRecord]) -> dict[str, SkuAvailability]:

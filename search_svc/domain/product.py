@@ -1,6 +1,7 @@
 """What the index knows of a product, and how news of different sources and ages becomes one document.
 
-A document has three sources: the product itself, the availability of each of its SKUs, and the path of its category.
+A document has four sources: the product itself, the availability of each of its SKUs, the path of its category, and
+its popularity.
 Each carries versions of its own, and the newer one wins wherever two meet; so news may come twice and in any order.
 """
 
@@ -10,6 +11,7 @@ from enum import IntEnum
 from typing import Self
 
 from chassis.money import Money
+from search_svc.domain.popularity import Popularity
 
 AttributeValue = str | float | bool
 
@@ -78,20 +80,27 @@ class Product:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     availability: Mapping[str, SkuAvailability] = field(default_factory=dict)
+    popularity: Popularity = field(default_factory=Popularity)
 
     @property
     def skus(self) -> frozenset[str]:
         return frozenset(variant.sku for variant in self.variants)
 
     def updated_by(self, incoming: "Product") -> "Product":
-        """The newer of both versions, with what either knows about the availability of its SKUs and its category."""
+        """The newer of both versions, with what either knows about the availability of its SKUs, its category and
+        its popularity."""
         newest = incoming if incoming.version > self.version else self
         other = self if newest is incoming else incoming
-        return newest.with_availability(other.availability).with_category(other.category)
+        newest = newest.with_availability(other.availability).with_category(other.category)
+        return newest.with_popularity(other.popularity)
 
     def with_category(self, news: Category | None) -> Self:
         """With the path of its category, where that is newer."""
         return replace(self, category=self.category.updated_by(news))
+
+    def with_popularity(self, news: Popularity | None) -> Self:
+        """With the newer popularity; a deleted product has none."""
+        return self if self.deleted else replace(self, popularity=self.popularity.updated_by(news))
 
     def with_availability(self, news: Mapping[str, SkuAvailability]) -> Self:
         known = dict(self.availability)

@@ -14,6 +14,7 @@ from chassis.rpc.validation import Validator
 from search_svc.application.ports import ProductSearch
 from search_svc.application.search import search_products
 from search_svc.domain.query import Hit, Position, PriceRange, Query, Results, Sort
+from search_svc.entrypoints.trending import TrendingLister
 from search_svc.protos import attribute_to_proto, availability_to_proto
 
 _SORTS = {
@@ -32,8 +33,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SearchServicer(SearchServiceServicer):
-    def __init__(self, index: ProductSearch):
+    def __init__(self, index: ProductSearch, trending: TrendingLister):
         self._index = index
+        self._trending = trending
 
     async def SearchProducts(self, request: pb.SearchProductsRequest, context: Context) -> pb.SearchProductsResponse:
         query, size, after, fuzzy = _checked(request)
@@ -48,6 +50,11 @@ class SearchServicer(SearchServiceServicer):
             products_in_stock=status.products_in_stock,
             rebuilding=status.rebuilding,
         )
+
+    async def ListTrendingProducts(
+        self, request: pb.ListTrendingProductsRequest, context: Context
+    ) -> pb.ListTrendingProductsResponse:
+        return await self._trending.list(request)
 
 
 def _checked(request: pb.SearchProductsRequest) -> tuple[Query, int, Position | None, bool]:

@@ -5,13 +5,21 @@ from collections.abc import Mapping, Sequence
 from google.protobuf.message import Message
 from polymart.catalog.v1.events_pb2 import CategoryChanged, ProductCreated, ProductDeleted, ProductUpdated
 from polymart.inventory.v1.events_pb2 import StockAvailabilityChanged
+from polymart.order.v1.events_pb2 import OrderCancelled, OrderConfirmed
 
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.subscription import Handler
-from search_svc.application.ports import Index
-from search_svc.application.projection import apply_availability, apply_categories, apply_products
+from search_svc.application.popularity import Window
+from search_svc.application.ports import Index, Sales
+from search_svc.application.projection import apply_availability, apply_categories, apply_products, record_sales
 from search_svc.domain.product import Product
-from search_svc.protos import availability_from_proto, category_from_proto, product_from_proto, tombstone
+from search_svc.protos import (
+    availability_from_proto,
+    category_from_proto,
+    product_from_proto,
+    sale_from_envelope,
+    tombstone,
+)
 
 
 async def index_products(messages: Sequence[Envelope], *, tx: Index) -> None:
@@ -43,6 +51,15 @@ HANDLERS: Mapping[type[Message], Handler[Index]] = {
     CategoryChanged: index_categories,
     StockAvailabilityChanged: index_availability,
 }
+
+
+def sales_handlers(window: Window) -> Mapping[type[Message], Handler[Sales]]:
+    """The rest of the table: what is kept apart from the product index."""
+
+    async def note_sales(messages: Sequence[Envelope], *, tx: Sales) -> None:
+        await record_sales(map(sale_from_envelope, messages), orders=tx.orders, since=window.start)
+
+    return {OrderConfirmed: note_sales, OrderCancelled: note_sales}
 
 
 def _product(payload: Message) -> Product:

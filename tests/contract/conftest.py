@@ -1,18 +1,27 @@
 """The engines and drivers that the catalog's stores are tried on, each behind a database of its own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from secrets import token_hex
 from urllib.parse import urlsplit
 
 import pytest
 
 from catalog_svc.adapters.mongo import Mongo
+from tests.contract.recorder import RECORDER, Recorder
 
 _ENGINES = ("secantus-motor", "secantus-pymongo", "mongod-motor", "mongod-pymongo")
 
 
 def _url(request: pytest.FixtureRequest, engine: str) -> str:
     return urlsplit(request.getfixturevalue(engine).url)._replace(path=f"/test_{token_hex(6)}").geturl()
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    RECORDER.commands.clear()
+    RECORDER.on = True
+    yield RECORDER
+    RECORDER.on = False
 
 
 # Fixtures that need no loop: they ask for others by name.

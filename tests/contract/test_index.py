@@ -17,7 +17,7 @@ from search_svc.adapters.mappings import PRODUCTS
 from search_svc.adapters.memory_index import MemoryIndex
 from search_svc.application.ports import D, DocumentRefused, Documents, Index, IndexMissing, Write
 from search_svc.domain.product import Availability, Category, Product, SkuAvailability, SkuRecord, Variant
-from tests.conftest import free_port
+from tests.conftest import SEARCH_ENGINES, emptied, free_port
 from tests.unit.search import strategies as some
 
 BAD = "bad"
@@ -43,12 +43,22 @@ async def migrated(engine: Engine) -> ElasticIndex:
     return ElasticIndex(engine)
 
 
-@pytest.fixture(params=["memory", "elastic"])
-def index(request: pytest.FixtureRequest) -> Index:
-    if request.param == "memory":
-        return MemoryIndex(refused=frozenset({BAD}))
-    index: Index = request.getfixturevalue("migrated")
-    return index
+@pytest.fixture(params=["memory", *SEARCH_ENGINES])
+def server(request: pytest.FixtureRequest) -> str | None:
+    """The URL of an engine without an index; None stands for the double."""
+    return None if request.param == "memory" else emptied(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+async def index(server: str | None) -> AsyncIterator[Index]:
+    if server is None:
+        yield MemoryIndex(refused=frozenset({BAD}))
+        return
+    engine = Engine(server)
+    await engine.open()
+    await Indices(engine).migrate()
+    yield ElasticIndex(engine)
+    await engine.close()
 
 
 def product(product_id: str, name: str = "Mug", version: int = 1) -> Product:

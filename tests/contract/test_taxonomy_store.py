@@ -9,7 +9,7 @@ import pytest
 
 from catalog_svc.adapters.memory import MemoryTaxonomy
 from catalog_svc.adapters.mongo import Mongo
-from catalog_svc.adapters.mongo_taxonomy import MongoTaxonomy
+from catalog_svc.adapters.mongo_taxonomy import MAX_UNSENT, MongoTaxonomy
 from catalog_svc.application.taxonomy import (
     category_for_path,
     create_category,
@@ -22,6 +22,7 @@ from chassis.clock import ManualClock
 from chassis.errors import FailedPrecondition
 from chassis.ids import uuid7
 from chassis.messaging.envelope import Envelope
+from tests.contract.recorder import Recorder
 
 Store = MemoryTaxonomy | MongoTaxonomy
 
@@ -92,12 +93,12 @@ async def test_two_moves_at_once_make_no_cycle(store: Store) -> None:
 async def test_paths_are_made_once_by_any_number_at_a_time(store: Store) -> None:
     path = ["Home", "Lamps"]
     made = await asyncio.gather(*(category_for_path(path, **ports(store)) for _ in range(4)))
-    assert len({*made}) == 1
+    assert len({category_id for _, category_id in made}) == 1
     assert len((await store.tree()).categories) == 2
 
 
 async def test_a_path_is_told_with_every_change_of_it_and_only_then(store: Store) -> None:
-    desk = await category_for_path(["Home", "Lamps", "Desk"], **ports(store))
+    _, desk = await category_for_path(["Home", "Lamps", "Desk"], **ports(store))
     home, lamps = (await store.tree()).find(["Home"]), (await store.tree()).find(["Home", "Lamps"])
     await tell_paths(categories=store)
     expected = [(home, ("Home",), 3), (lamps, ("Home", "Lamps"), 3), (desk, ("Home", "Lamps", "Desk"), 3)]
@@ -155,6 +156,46 @@ async def test_paths_that_one_replica_told_half_are_told_by_the_next(
         [(("Home",), 2), (("Home", "Lamps"), 2)], [(("Home", "Lamps"), 2), (("Home",), 2)],
     )  # fmt: skip
     assert (await other.tree()).untold() == []
+
+
+async def test_categories_that_an_import_makes_are_not_read_again_for_each(
+    replicas: tuple[MongoTaxonomy, MongoTaxonomy], recorder: Recorder
+) -> None:
+    store, other = replicas
+    tree = await store.tree()
+    await create_category("first", "", "First", **ports(other))
+    for n in range(60):
+        tree, _ = await category_for_path([f"Shelf {n % 6}", f"Board {n}"], tree, **ports(store))
+        if n % 10 == 0:  # the next batch begins
+            tree = await store.tree()
+    recorder.on = False
+    reads = [command for _, command in recorder.commands if command.get("find") == "categories"]
+    assert len(reads) == 1  # of what another made
+    assert len(tree.categories) == 67
+    assert await other.tree() == tree
+
+
+async def test_a_tree_is_not_told_while_a_full_outbox_holds_one_of_its_paths_back(
+    replicas: tuple[MongoTaxonomy, MongoTaxonomy],
+) -> None:
+    store, _ = replicas
+    await create_category("a", "", "A", **ports(store))
+    await create_category("b", "", "B", **ports(store))
+    for n in range(MAX_UNSENT - 1):
+        await tell_paths(categories=store)
+        await update_category("a", name=f"A{n}", **ports(store))
+    await tell_paths(categories=store)
+    before = await store.tree()
+    assert before.told == before.version
+    await update_category("a", name="One more", **ports(store))
+    await update_category("b", name="Beside it", **ports(store))
+    assert await tell_paths(categories=store)
+    tree = await store.tree()
+    assert ([c.category_id for c in tree.untold()], tree.told) == (["a"], before.version)
+    await store.outbox.remove(await store.outbox.pending(1_000))
+    assert await tell_paths(categories=store)
+    assert await told(store) == [("a", ("One more",), tree.version)]
+    assert (await store.tree()).told == tree.version
 
 
 async def test_product_types_are_kept_by_version(store: Store) -> None:

@@ -47,6 +47,20 @@ async def test_an_order_served_from_two_locations_and_partly_returned(shop: Shop
     await shop.invariants_hold()
 
 
+async def test_stock_is_received_and_adjusted_once_by_each_request(shop: Shop) -> None:
+    (sku,) = await shop.product(stock=2)
+    received = (sku, "5", "--reason", "note 17", "--request-id", str(uuid4()))
+    taken = (sku, "-3", "--reason", "broken", "--request-id", str(uuid4()))
+    for change, arguments, on_hand in (("receive", received, "7"), ("adjust", taken, "4")):
+        for _ in range(2):
+            assert (await data(shop, "stock", change, *arguments))["on_hand"] == on_hand
+    (latest, earlier, _) = (await data(shop, "stock", "show", sku))["movements"]
+    assert [(m["on_hand_delta"], m["reason"]) for m in (latest, earlier)] == [("-3", "broken"), ("5", "note 17")]
+    ended = await polymart(shop, "stock", "receive", sku, "1", "--location", "nowhere")
+    assert "LOCATION_NOT_FOUND" in ended.err
+    assert "request id " in ended.err
+
+
 async def test_safety_stock_is_not_sold(shop: Shop) -> None:
     (sku,) = await shop.product(stock=5)
     settings = [inventory.StockSettings(sku=sku, safety_stock=2)]

@@ -105,6 +105,22 @@ async def test_calls_too_old_to_be_repeated_are_forgotten(stock: InventoryServic
     assert (len(kept), recent in kept) == (6, True)
 
 
+async def test_a_forgotten_call_that_is_sent_again_is_refused_and_moves_nothing(
+    stock: InventoryServiceStub, db: asyncpg.Connection
+) -> None:
+    found = [StockAdjustment(sku="A", delta=3, reason="found")]
+    request = AdjustStockRequest(adjustments=found, request_id=str(uuid4()))
+    await stock.AdjustStock(request, timeout=5)
+    await db.execute("DELETE FROM requests")
+    for _ in range(2):
+        with pytest.raises(grpc.aio.AioRpcError, match="over 30 days ago") as failure:
+            await stock.AdjustStock(request, timeout=5)
+        assert failure.value.code() is grpc.StatusCode.ALREADY_EXISTS
+        assert reason_of(failure.value) == "REQUEST_ID_REUSED"
+    assert await units(stock, "A") == (3, 0)
+    assert await db.fetchval("SELECT count(*) FROM movements") == 1
+
+
 async def test_first_counts_of_the_same_skus_in_any_order_at_once(stock: InventoryServiceStub) -> None:
     skus = [f"S{n}" for n in range(300)]
 

@@ -14,6 +14,15 @@ from tests.conftest import started
 from tests.integration.search.support import Peers, Search, peers_serving, search_service
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """How the service gets on with its messages and replicas is the same on each engine: on OpenSearch, which takes
+    longer, those tests are among the long ones."""
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if params.get("search_engine") == "opensearch" and item.path.name in ("test_service.py", "test_faults.py"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 async def engine(fresh_search: str) -> AsyncIterator[Engine]:
     """Of the session's server, without an index."""

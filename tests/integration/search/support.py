@@ -27,6 +27,8 @@ from polymart.catalog.v1.product_pb2 import Variant as VariantMessage
 from polymart.inventory.v1 import inventory_service_pb2, inventory_service_pb2_grpc
 from polymart.inventory.v1.events_pb2 import StockAvailabilityChanged
 from polymart.inventory.v1.stock_pb2 import AVAILABILITY_IN_STOCK, Availability
+from polymart.order.v1.events_pb2 import OrderCancelled, OrderConfirmed
+from polymart.order.v1.order_pb2 import OrderLine
 from polymart.search.v1 import search_service_pb2 as pb
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceStub
 
@@ -39,6 +41,7 @@ from chassis.service import RunningService, start
 from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.mappings import PRODUCTS
+from search_svc.adapters.popularity_documents import SALES
 from search_svc.application.projection import apply_products
 from search_svc.bootstrap import build
 from search_svc.config import SearchConfig
@@ -80,6 +83,16 @@ def placed(category_id: str, *path: str, version: int = 1) -> Message:
 
 def stocked(sku: str, level: "Availability.ValueType" = AVAILABILITY_IN_STOCK, version: int = 1) -> Message:
     return StockAvailabilityChanged(sku=sku, availability=level, version=version)
+
+
+def confirmed(order_id: str, **units: int) -> Message:
+    """An order of so many units of each product."""
+    lines = [OrderLine(sku=f"sku-{key}", product_id=key, quantity=quantity) for key, quantity in units.items()]
+    return OrderConfirmed(order_id=order_id, lines=lines)
+
+
+def cancelled(order_id: str) -> Message:
+    return OrderCancelled(order_id=order_id)
 
 
 class Peers(
@@ -208,6 +221,12 @@ class Search:
     async def ids(self, text: str = "", **request: Any) -> list[str]:
         return [hit.product_id for hit in (await self.find(text, **request)).hits]
 
+    async def trending(self, **request: Any) -> list[tuple[str, int]]:
+        """What sells best, and the units."""
+        await self.engine.client.indices.refresh(index=SALES)
+        answer = await self.stub.ListTrendingProducts(pb.ListTrendingProductsRequest(**request), timeout=LIMIT)
+        return [(each.product_id, each.units) for each in answer.products]
+
     async def status(self) -> pb.IndexStatus:
         return await self.stub.GetIndexStatus(pb.GetIndexStatusRequest(), timeout=LIMIT)
 
@@ -241,6 +260,8 @@ def _about(payload: Any) -> str:
             return str(payload.category.category_id)
         case StockAvailabilityChanged():
             return str(payload.sku)
+        case OrderConfirmed() | OrderCancelled():
+            return str(payload.order_id)
     return str(payload.product_id)
 
 
@@ -250,6 +271,7 @@ async def search_service(url: str, nats: Nats, peers: Peers) -> Search:
         nats_url=nats._url,
         catalog_address=peers.address,
         inventory_address=peers.address,
+        popularity_interval=0.1,
         drain_seconds=5,
     )
     service = await start(build(config))

@@ -8,18 +8,17 @@ import pytest
 
 from chassis.errors import Unavailable
 from chassis.money import Money
-from search_svc.adapters import schema
 from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.elastic_search import ElasticProductSearch
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.indices import Indices
-from search_svc.adapters.mappings import PRODUCTS
+from search_svc.adapters.mappings import PRODUCTS, SCHEMA_VERSION
 from search_svc.application.ports import IndexMissing
 from search_svc.application.rebuild import rebuild
 from search_svc.domain.product import Availability, Category, Product, SkuAvailability, Variant
 from tests.integration.search.support import filled
 
-VERSION = schema.SCHEMA_VERSION
+VERSION = SCHEMA_VERSION
 
 
 def item(product_id: str, version: int = 1) -> Product:
@@ -119,7 +118,7 @@ async def test_indices_of_another_version_are_replaced_by_any_number_at_once(
     engine: Engine, indices: Indices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await filled(engine, [item("p")])
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", VERSION + 1)
+    monkeypatch.setattr("search_svc.adapters.indices.SCHEMA_VERSION", VERSION + 1)
     with pytest.raises(Unavailable, match="another version"):
         await indices.check_schema()
     with pytest.raises(Unavailable, match="another version"):

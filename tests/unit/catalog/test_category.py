@@ -72,10 +72,12 @@ def test_categories_lie_eight_deep_at_most_and_a_move_counts_what_lies_below() -
 async def test_a_path_is_made_once_and_only_where_it_is_missing() -> None:
     store = MemoryTaxonomy()
     ports: Any = {"categories": store, "clock": ManualClock(), "new_id": sequential_ids()}
-    desk = await category_for_path(["Home", "Lamps", "Desk"], **ports)
-    assert await category_for_path(["Home", "Lamps", "Desk"], **ports) == desk
-    await category_for_path(["Home", "Chairs"], **ports)
+    grown, desk = await category_for_path(["Home", "Lamps", "Desk"], **ports)
+    assert await category_for_path(["Home", "Lamps", "Desk"], grown, **ports) == (grown, desk)
+    # Where the tree that is passed on is an old one, it is read again.
+    _, chairs = await category_for_path(["Home", "Chairs"], Tree(), **ports)
     known = await store.tree()
+    assert known.path(chairs) == ("Home", "Chairs")
     assert len(known.categories) == known.version == 4
 
 

@@ -83,6 +83,13 @@ def test_lines_of_one_product_that_follow_one_another_are_its_variants(tmp_path:
     ]
 
 
+def test_a_product_with_more_lines_than_any_has_is_not_held_together(tmp_path: Path) -> None:
+    lines = [f"M-{n};M;Becher;9,95;;;;;;;;;;" for n in range(1_500)]
+    requests, report = read(tmp_path, *lines, "N-1;N;Kanne;19;;;;;;;;;;")
+    assert [(r.row, r.product.product_id) for r in requests] == [(1_502, "N")]
+    assert [(r.row, r.reason) for r in report.rejections] == [(2, "product M has 1,500 lines, over 1,000")]
+
+
 def test_a_bad_line_rejects_all_of_its_product_so_that_no_part_replaces_the_whole(tmp_path: Path) -> None:
     requests, report = read(
         tmp_path, "M-1;M;Becher;1;;;;;;;;;;", "M-2;M;;1;;;;;maybe;;;;;", "M-3;M;;1;;;;;;;;;;", "N-1;;Kanne;1;;;;;;;;;;",
@@ -154,7 +161,10 @@ def test_a_mapping_that_is_none_names_every_fault(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert fault in str(refused.value)
     for text, fault in (("not toml", "is not a TOML file"), ("quote = 'x'", "quote is not a known setting"),
-                        ("columns = 'x'", "[columns] must be a table")):  # fmt: skip
+                        ("columns = 'x'", "[columns] must be a table"),
+                        ("encoding = 'klingon'", "encoding 'klingon' is not known"),
+                        ("encoding = 'base64'", "encoding 'base64' is not known"),
+                        ('encoding = "a\\u0000b"', "encoding 'a\\x00b' is not known")):  # fmt: skip
         with pytest.raises(ValueError, match=r"mapping\.toml") as refused:
             read_mapping(mapping_file(tmp_path, text))
         assert fault in str(refused.value)

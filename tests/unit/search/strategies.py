@@ -3,6 +3,7 @@
 from hypothesis import strategies as st
 
 from chassis.money import Money
+from search_svc.domain.popularity import Popularity, Sale, Sold, popularity_of
 from search_svc.domain.product import Availability, Category, Product, SkuAvailability, SkuRecord, Variant
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -21,6 +22,9 @@ variants = st.builds(
     options=st.dictionaries(text, text, max_size=2),
 )
 categories = st.builds(Category, keys, st.lists(text, max_size=3).map(tuple), st.integers(0, 2**62))
+popularities = st.builds(Popularity, st.integers(0, 2**40).map(popularity_of), st.integers(0, 2**62))
+sold = st.builds(Sold, keys, st.just(""), st.integers(1, 2**40)) | st.builds(Sold, st.just(""), keys, st.integers(1, 9))
+sales = st.builds(Sale, keys, st.integers(0, 2**50), st.lists(sold, max_size=3).map(tuple), st.integers(0, 2**50))
 live = st.builds(
     Product,
     product_id=keys,
@@ -35,6 +39,7 @@ live = st.builds(
     attributes=st.dictionaries(text, values, max_size=4),
     variants=st.lists(variants, min_size=1, max_size=3).map(tuple),
     availability=st.dictionaries(text, availabilities, max_size=3),
+    popularity=popularities,
 )
 products = live | st.builds(Product, keys, st.integers(1, 2**62), deleted=st.just(True))
 skus = st.builds(SkuRecord, keys, st.none() | availabilities, st.frozensets(keys, max_size=3))

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from polymart.catalog.v1 import product_pb2 as polymart_dot_catalog_dot_v1_dot_product__pb2
 from polymart.inventory.v1 import stock_pb2 as polymart_dot_inventory_dot_v1_dot_stock__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'polymart/search/v1/search_service.proto\x12\x12polymart.search.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/type/money.proto\x1a!polymart/catalog/v1/product.proto\x1a!polymart/inventory/v1/stock.proto\"\xe9\x01\n\x15SearchProductsRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\x06\x66ilter\x18\x02 \x01(\x0b\x32 .polymart.search.v1.SearchFilterB\x04\xe2\x41\x01\x01\x12\x1e\n\x10\x61ttribute_facets\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x04sort\x18\x06 \x01(\x0e\x32\x1d.polymart.search.v1.SortOrderB\x04\xe2\x41\x01\x01\"\xca\x01\n\x0cSearchFilter\x12\x14\n\x06\x62rands\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x18\n\ncategories\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12=\n\nattributes\x18\x03 \x03(\x0b\x32#.polymart.search.v1.AttributeFilterB\x04\xe2\x41\x01\x01\x12\x33\n\x05price\x18\x04 \x01(\x0b\x32\x1e.polymart.search.v1.PriceRangeB\x04\xe2\x41\x01\x01\x12\x16\n\x08in_stock\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\";\n\x0f\x41ttributeFilter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06values\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\"w\n\nPriceRange\x12\x1b\n\rcurrency_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x03min\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12%\n\x03max\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\"\x9d\x01\n\x16SearchProductsResponse\x12+\n\x04hits\x18\x01 \x03(\x0b\x32\x1d.polymart.search.v1.SearchHit\x12\x12\n\ntotal_size\x18\x02 \x01(\x03\x12)\n\x06\x66\x61\x63\x65ts\x18\x03 \x03(\x0b\x32\x19.polymart.search.v1.Facet\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"\x8c\x03\n\tSearchHit\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62rand\x18\x03 \x01(\t\x12\x15\n\rcategory_path\x18\x04 \x03(\t\x12&\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x39\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\x11\n\thighlight\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12\x41\n\nattributes\x18\t \x03(\x0b\x32-.polymart.search.v1.SearchHit.AttributesEntry\x12\x17\n\x0fproduct_version\x18\n \x01(\x03\x1aV\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.polymart.catalog.v1.AttributeValue:\x02\x38\x01\"E\n\x05\x46\x61\x63\x65t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x06values\x18\x02 \x03(\x0b\x32\x1e.polymart.search.v1.FacetValue\"*\n\nFacetValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\x17\n\x15GetIndexStatusRequest\"]\n\x0bIndexStatus\x12\r\n\x05index\x18\x01 \x01(\t\x12\x10\n\x08products\x18\x02 \x01(\x03\x12\x19\n\x11products_in_stock\x18\x03 \x01(\x03\x12\x12\n\nrebuilding\x18\x04 \x01(\x08*\\\n\tSortOrder\x12\x1a\n\x16SORT_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14SORT_ORDER_PRICE_ASC\x10\x01\x12\x19\n\x15SORT_ORDER_PRICE_DESC\x10\x02\x32\xd6\x01\n\rSearchService\x12g\n\x0eSearchProducts\x12).polymart.search.v1.SearchProductsRequest\x1a*.polymart.search.v1.SearchProductsResponse\x12\\\n\x0eGetIndexStatus\x12).polymart.search.v1.GetIndexStatusRequest\x1a\x1f.polymart.search.v1.IndexStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'polymart/search/v1/search_service.proto\x12\x12polymart.search.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a!polymart/catalog/v1/product.proto\x1a!polymart/inventory/v1/stock.proto\"\xe9\x01\n\x15SearchProductsRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\x06\x66ilter\x18\x02 \x01(\x0b\x32 .polymart.search.v1.SearchFilterB\x04\xe2\x41\x01\x01\x12\x1e\n\x10\x61ttribute_facets\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x04sort\x18\x06 \x01(\x0e\x32\x1d.polymart.search.v1.SortOrderB\x04\xe2\x41\x01\x01\"\xca\x01\n\x0cSearchFilter\x12\x14\n\x06\x62rands\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x18\n\ncategories\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12=\n\nattributes\x18\x03 \x03(\x0b\x32#.polymart.search.v1.AttributeFilterB\x04\xe2\x41\x01\x01\x12\x33\n\x05price\x18\x04 \x01(\x0b\x32\x1e.polymart.search.v1.PriceRangeB\x04\xe2\x41\x01\x01\x12\x16\n\x08in_stock\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\";\n\x0f\x41ttributeFilter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06values\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\"w\n\nPriceRange\x12\x1b\n\rcurrency_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x03min\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12%\n\x03max\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\"\x9d\x01\n\x16SearchProductsResponse\x12+\n\x04hits\x18\x01 \x03(\x0b\x32\x1d.polymart.search.v1.SearchHit\x12\x12\n\ntotal_size\x18\x02 \x01(\x03\x12)\n\x06\x66\x61\x63\x65ts\x18\x03 \x03(\x0b\x32\x19.polymart.search.v1.Facet\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"\x8c\x03\n\tSearchHit\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62rand\x18\x03 \x01(\t\x12\x15\n\rcategory_path\x18\x04 \x03(\t\x12&\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x39\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\x11\n\thighlight\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12\x41\n\nattributes\x18\t \x03(\x0b\x32-.polymart.search.v1.SearchHit.AttributesEntry\x12\x17\n\x0fproduct_version\x18\n \x01(\x03\x1aV\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.polymart.catalog.v1.AttributeValue:\x02\x38\x01\"E\n\x05\x46\x61\x63\x65t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x06values\x18\x02 \x03(\x0b\x32\x1e.polymart.search.v1.FacetValue\"*\n\nFacetValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\x17\n\x15GetIndexStatusRequest\"]\n\x0bIndexStatus\x12\r\n\x05index\x18\x01 \x01(\t\x12\x10\n\x08products\x18\x02 \x01(\x03\x12\x19\n\x11products_in_stock\x18\x03 \x01(\x03\x12\x12\n\nrebuilding\x18\x04 \x01(\x08\"h\n\x1bListTrendingProductsRequest\x12\x16\n\x08\x63\x61tegory\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x99\x01\n\x1cListTrendingProductsResponse\x12\x35\n\x08products\x18\x01 \x03(\x0b\x32#.polymart.search.v1.TrendingProduct\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcb\x01\n\x0fTrendingProduct\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62rand\x18\x03 \x01(\t\x12\x15\n\rcategory_path\x18\x04 \x03(\t\x12&\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x39\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\r\n\x05units\x18\x07 \x01(\x03*\\\n\tSortOrder\x12\x1a\n\x16SORT_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14SORT_ORDER_PRICE_ASC\x10\x01\x12\x19\n\x15SORT_ORDER_PRICE_DESC\x10\x02\x32\xd1\x02\n\rSearchService\x12g\n\x0eSearchProducts\x12).polymart.search.v1.SearchProductsRequest\x1a*.polymart.search.v1.SearchProductsResponse\x12\\\n\x0eGetIndexStatus\x12).polymart.search.v1.GetIndexStatusRequest\x1a\x1f.polymart.search.v1.IndexStatus\x12y\n\x14ListTrendingProducts\x12/.polymart.search.v1.ListTrendingProductsRequest\x1a\x30.polymart.search.v1.ListTrendingProductsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -69,30 +70,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRICERANGE'].fields_by_name['max']._serialized_options = b'\342A\001\001'
   _globals['_SEARCHHIT_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_SORTORDER']._serialized_start=1608
-  _globals['_SORTORDER']._serialized_end=1700
-  _globals['_SEARCHPRODUCTSREQUEST']._serialized_start=192
-  _globals['_SEARCHPRODUCTSREQUEST']._serialized_end=425
-  _globals['_SEARCHFILTER']._serialized_start=428
-  _globals['_SEARCHFILTER']._serialized_end=630
-  _globals['_ATTRIBUTEFILTER']._serialized_start=632
-  _globals['_ATTRIBUTEFILTER']._serialized_end=691
-  _globals['_PRICERANGE']._serialized_start=693
-  _globals['_PRICERANGE']._serialized_end=812
-  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_start=815
-  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_end=972
-  _globals['_SEARCHHIT']._serialized_start=975
-  _globals['_SEARCHHIT']._serialized_end=1371
-  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_start=1285
-  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_end=1371
-  _globals['_FACET']._serialized_start=1373
-  _globals['_FACET']._serialized_end=1442
-  _globals['_FACETVALUE']._serialized_start=1444
-  _globals['_FACETVALUE']._serialized_end=1486
-  _globals['_GETINDEXSTATUSREQUEST']._serialized_start=1488
-  _globals['_GETINDEXSTATUSREQUEST']._serialized_end=1511
-  _globals['_INDEXSTATUS']._serialized_start=1513
-  _globals['_INDEXSTATUS']._serialized_end=1606
-  _globals['_SEARCHSERVICE']._serialized_start=1703
-  _globals['_SEARCHSERVICE']._serialized_end=1917
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['category']._loaded_options = None
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['category']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_SORTORDER']._serialized_start=2109
+  _globals['_SORTORDER']._serialized_end=2201
+  _globals['_SEARCHPRODUCTSREQUEST']._serialized_start=225
+  _globals['_SEARCHPRODUCTSREQUEST']._serialized_end=458
+  _globals['_SEARCHFILTER']._serialized_start=461
+  _globals['_SEARCHFILTER']._serialized_end=663
+  _globals['_ATTRIBUTEFILTER']._serialized_start=665
+  _globals['_ATTRIBUTEFILTER']._serialized_end=724
+  _globals['_PRICERANGE']._serialized_start=726
+  _globals['_PRICERANGE']._serialized_end=845
+  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_start=848
+  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_end=1005
+  _globals['_SEARCHHIT']._serialized_start=1008
+  _globals['_SEARCHHIT']._serialized_end=1404
+  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_start=1318
+  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_end=1404
+  _globals['_FACET']._serialized_start=1406
+  _globals['_FACET']._serialized_end=1475
+  _globals['_FACETVALUE']._serialized_start=1477
+  _globals['_FACETVALUE']._serialized_end=1519
+  _globals['_GETINDEXSTATUSREQUEST']._serialized_start=1521
+  _globals['_GETINDEXSTATUSREQUEST']._serialized_end=1544
+  _globals['_INDEXSTATUS']._serialized_start=1546
+  _globals['_INDEXSTATUS']._serialized_end=1639
+  _globals['_LISTTRENDINGPRODUCTSREQUEST']._serialized_start=1641
+  _globals['_LISTTRENDINGPRODUCTSREQUEST']._serialized_end=1745
+  _globals['_LISTTRENDINGPRODUCTSRESPONSE']._serialized_start=1748
+  _globals['_LISTTRENDINGPRODUCTSRESPONSE']._serialized_end=1901
+  _globals['_TRENDINGPRODUCT']._serialized_start=1904
+  _globals['_TRENDINGPRODUCT']._serialized_end=2107
+  _globals['_SEARCHSERVICE']._serialized_start=2204
+  _globals['_SEARCHSERVICE']._serialized_end=2541
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
@@ -427,3 +428,117 @@ class IndexStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IndexStatus: _TypeAlias = IndexStatus  # noqa: Y015
+
+@_typing.final
+class ListTrendingProductsRequest(_message.Message):
+    """Request of ListTrendingProducts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    category: _builtins.str
+    """Only in this category or below: the path's names joined by " > "."""
+    page_size: _builtins.int
+    """At most this many products, 20 if 0, never over 100."""
+    page_token: _builtins.str
+    """The next_page_token of the page before; the other fields must be the same."""
+    def __init__(
+        self,
+        *,
+        category: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrendingProductsRequest: _TypeAlias = ListTrendingProductsRequest  # noqa: Y015
+
+@_typing.final
+class ListTrendingProductsResponse(_message.Message):
+    """Response of ListTrendingProducts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrendingProduct]:
+        """One page of products that sold at least once. Those of equal units are in the order of their ids."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Orders confirmed from here on count; the same on all pages."""
+
+    def __init__(
+        self,
+        *,
+        products: _abc.Iterable[Global___TrendingProduct] | None = ...,
+        next_page_token: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "products", b"products", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrendingProductsResponse: _TypeAlias = ListTrendingProductsResponse  # noqa: Y015
+
+@_typing.final
+class TrendingProduct(_message.Message):
+    """A product that sells."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    BRAND_FIELD_NUMBER: _builtins.int
+    CATEGORY_PATH_FIELD_NUMBER: _builtins.int
+    PRICE_FROM_FIELD_NUMBER: _builtins.int
+    AVAILABILITY_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The product's id."""
+    name: _builtins.str
+    """Its name."""
+    brand: _builtins.str
+    """Its brand."""
+    availability: _stock_pb2.Availability.ValueType
+    """The best availability among its variants; IN_STOCK where one isn't tracked."""
+    units: _builtins.int
+    """Units in confirmed orders that weren't cancelled."""
+    @_builtins.property
+    def category_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its category path."""
+
+    @_builtins.property
+    def price_from(self) -> _money_pb2.Money:
+        """The lowest price among its variants."""
+
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        brand: _builtins.str = ...,
+        category_path: _abc.Iterable[_builtins.str] | None = ...,
+        price_from: _money_pb2.Money | None = ...,
+        availability: _stock_pb2.Availability.ValueType = ...,
+        units: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price_from", b"price_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "brand", b"brand", "category_path", b"category_path", "name", b"name", "price_from", b"price_from", "product_id", b"product_id", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrendingProduct: _TypeAlias = TrendingProduct  # noqa: Y015

@@ -45,6 +45,11 @@ class SearchServiceStub:
                 request_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.GetIndexStatusRequest.SerializeToString,
                 response_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.FromString,
                 _registered_method=True)
+        self.ListTrendingProducts = channel.unary_unary(
+                '/polymart.search.v1.SearchService/ListTrendingProducts',
+                request_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.ListTrendingProductsRequest.SerializeToString,
+                response_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.ListTrendingProductsResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer:
@@ -65,6 +70,13 @@ class SearchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTrendingProducts(self, request, context):
+        """Lists what sells best: products by the units of confirmed orders in the last days, the most first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SearchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.GetIndexStatus,
                     request_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.GetIndexStatusRequest.FromString,
                     response_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.SerializeToString,
+            ),
+            'ListTrendingProducts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTrendingProducts,
+                    request_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.ListTrendingProductsRequest.FromString,
+                    response_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.ListTrendingProductsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class SearchService:
             '/polymart.search.v1.SearchService/GetIndexStatus',
             polymart_dot_search_dot_v1_dot_search__service__pb2.GetIndexStatusRequest.SerializeToString,
             polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTrendingProducts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.search.v1.SearchService/ListTrendingProducts',
+            polymart_dot_search_dot_v1_dot_search__service__pb2.ListTrendingProductsRequest.SerializeToString,
+            polymart_dot_search_dot_v1_dot_search__service__pb2.ListTrendingProductsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class SearchServiceStub:
     """Finds products. An empty text lists all that pass the filters."""
     GetIndexStatus: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.GetIndexStatusRequest, _search_service_pb2.IndexStatus]
     """Says how far the index is: documents, and whether it is being rebuilt."""
+    ListTrendingProducts: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.ListTrendingProductsRequest, _search_service_pb2.ListTrendingProductsResponse]
+    """Lists what sells best: products by the units of confirmed orders in the last days, the most first."""
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -47,6 +49,8 @@ class SearchServiceAsyncStub(SearchServiceStub):
     """Finds products. An empty text lists all that pass the filters."""
     GetIndexStatus: _aio.UnaryUnaryMultiCallable[_search_service_pb2.GetIndexStatusRequest, _search_service_pb2.IndexStatus]  # type: ignore[assignment]
     """Says how far the index is: documents, and whether it is being rebuilt."""
+    ListTrendingProducts: _aio.UnaryUnaryMultiCallable[_search_service_pb2.ListTrendingProductsRequest, _search_service_pb2.ListTrendingProductsResponse]  # type: ignore[assignment]
+    """Lists what sells best: products by the units of confirmed orders in the last days, the most first."""
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
     """Full-text search over products, with facets."""
@@ -66,5 +70,13 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_search_service_pb2.IndexStatus, _abc.Awaitable[_search_service_pb2.IndexStatus]]:
         """Says how far the index is: documents, and whether it is being rebuilt."""
+
+    @_abc_1.abstractmethod
+    def ListTrendingProducts(
+        self,
+        request: _search_service_pb2.ListTrendingProductsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.ListTrendingProductsResponse, _abc.Awaitable[_search_service_pb2.ListTrendingProductsResponse]]:
+        """Lists what sells best: products by the units of confirmed orders in the last days, the most first."""
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

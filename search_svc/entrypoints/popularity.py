@@ -1,0 +1,81 @@
+"""Computes the popularity of products again every few seconds."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+import structlog
+
+from chassis.errors import Aborted, Unavailable
+from search_svc.application.popularity import Window, keep_popularity
+from search_svc.application.ports import DocumentRefused, Index, Sales, SalesHistory
+
+log = structlog.get_logger(__name__)
+
+# So often what is recorded is compared whole, rather than with what was written last.
+_WHOLE_EVERY = 60
+
+
+class PopularityKeeper:
+    """A worker. `holder` names this replica in the lease; `interval` is in seconds."""
+
+    name = "popularity keeper"
+
+    def __init__(
+        self,
+        *,
+        holder: str,
+        sales: Sales,
+        history: SalesHistory,
+        index: Index,
+        window: Window,
+        interval: float,
+    ):
+        self._holder = holder
+        self._sales = sales
+        self._history = history
+        self._index = index
+        self._window = window
+        self._interval = interval
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        keeping = asyncio.create_task(self._keep(), name=self.name)
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if keeping.done():
+                keeping.result()
+        finally:
+            # Whoever keeps it next compares all that this one may have left half done.
+            for task in (keeping, stopping):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await keeping
+
+    async def stop(self) -> None:
+        self._stopping.set()
+
+    async def _keep(self) -> None:
+        shown: Mapping[str, float] | None = None
+        passes, said = 0, ""
+        while True:
+            if passes % _WHOLE_EVERY == 0:
+                shown = None
+            passes += 1
+            try:
+                shown = await keep_popularity(
+                    shown,
+                    holder=self._holder,
+                    sales=self._sales,
+                    history=self._history,
+                    index=self._index,
+                    window=self._window,
+                )
+                said = ""
+            except (Unavailable, Aborted, DocumentRefused) as error:
+                shown = None
+                if str(error) != said:
+                    log.warning("popularity can't be computed", error=str(error))
+                said = str(error)
+            await asyncio.sleep(self._interval)
