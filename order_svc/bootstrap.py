@@ -26,6 +26,7 @@ from order_svc.adapters.grpc_catalog import BATCH_GET_VARIANTS, GrpcCatalog
 from order_svc.adapters.postgres_orders import PostgresOrders
 from order_svc.adapters.postgres_prices import PostgresPrices
 from order_svc.adapters.postgres_shipments import PostgresShipments
+from order_svc.adapters.rebuild import PostgresReadModel
 from order_svc.application.advancing import ask_again, change_order, expire_orders
 from order_svc.application.watching import OrderWatch
 from order_svc.config import OrderConfig
@@ -54,6 +55,7 @@ def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
     ]
     servicer = OrderServicer(
         orders=orders,
+        read_model=PostgresReadModel(db),
         prices=prices,
         catalog=GrpcCatalog(catalog),
         watch=watch,

@@ -136,6 +136,25 @@ class ShipmentIndex(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """Orders read from their events, in how many things the old read model differed from them, and the first of
+    these, a sentence each."""
+
+    orders: int
+    difference_count: int
+    differences: Sequence[str]
+
+
+class ReadModel(Protocol):
+    async def rebuild(self, *, swap: bool) -> Rebuilt:
+        """Build it anew beside the old one, compare, and with `swap` put it in its place.
+
+        Raises Aborted while another is under way, FailedPrecondition for an order whose events can't be read.
+        """
+        ...
+
+
 class WatchedOrders(Protocol):
     async def versions(self, order_ids: Collection[str]) -> Mapping[str, int]: ...
     async def histories(self, order_ids: Collection[str]) -> Mapping[str, Sequence[Recorded]]: ...

@@ -12,7 +12,7 @@ from chassis.clock import Clock
 from chassis.ids import NewId
 from chassis.rpc.paging import PageToken, Position, asked_page, fingerprint
 from chassis.rpc.validation import Validator
-from order_svc.application.ports import ReadableOrders
+from order_svc.application.ports import ReadableOrders, ReadModel
 from order_svc.domain import messages as m
 from order_svc.domain.order import Order
 from order_svc.domain.saga import needs_operator, open_tasks
@@ -29,8 +29,9 @@ _LONGEST_WAIT = 10**9
 class OrderChanges(order_service_pb2_grpc.OrderServiceServicer):
     """A part of the servicer. `change` does what is asked of an order and returns it."""
 
-    def __init__(self, change: ChangeOrder, orders: ReadableOrders, clock: Clock, new_id: NewId):
+    def __init__(self, change: ChangeOrder, orders: ReadableOrders, read_model: ReadModel, clock: Clock, new_id: NewId):
         self._change = change
+        self._read_model = read_model
         self._reading = orders
         self._now = clock.now
         self._new = new_id
@@ -91,6 +92,14 @@ class OrderChanges(order_service_pb2_grpc.OrderServiceServicer):
             token = PageToken.encode(position, fingerprint(request))
         stuck = [pb.StuckOrder(order=order_to_proto(order), waits=_waits(order)) for order in orders[:size]]
         return pb.ListStuckOrdersResponse(orders=stuck, next_page_token=token)
+
+    async def RebuildReadModel(
+        self, request: pb.RebuildReadModelRequest, context: Context
+    ) -> pb.RebuildReadModelResponse:
+        rebuilt = await self._read_model.rebuild(swap=not request.validate_only)
+        return pb.RebuildReadModelResponse(
+            order_count=rebuilt.orders, difference_count=rebuilt.difference_count, differences=rebuilt.differences
+        )
 
 
 def _waits(order: Order) -> list[pb.OrderWait]:

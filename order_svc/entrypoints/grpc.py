@@ -28,6 +28,7 @@ from order_svc.application.ports import (
     PlacedOrders,
     PriceList,
     ReadableOrders,
+    ReadModel,
     Request,
 )
 from order_svc.application.watching import OrderWatch
@@ -51,6 +52,7 @@ class OrderServicer(OrderChanges):
         self,
         *,
         orders: Orders,
+        read_model: ReadModel,
         prices: PriceList,
         catalog: Catalog,
         watch: OrderWatch,
@@ -58,7 +60,7 @@ class OrderServicer(OrderChanges):
         new_id: NewId,
         patience: timedelta,
     ):
-        super().__init__(partial(change_order, orders=orders, clock=clock), orders, clock, new_id)
+        super().__init__(partial(change_order, orders=orders, clock=clock), orders, read_model, clock, new_id)
         self._orders = orders
         self._prices = prices
         self._catalog = catalog

@@ -160,8 +160,8 @@ async def test_an_order_can_be_cancelled_until_it_is_shipped(shop: Shop) -> None
     assert await shop.outcome(waiting) == "CANCELLED_BY_CUSTOMER"
     shipped = await shop.settled(await shop.place(sku))
     await shop.ship(shipped)
+    request = ordering.CancelOrderRequest(order_id=shipped.order_id)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        request = ordering.CancelOrderRequest(order_id=shipped.order_id)
         await shop.clients.orders.CancelOrder(request, timeout=TIMEOUT)
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     level = await shop.stock(sku)

@@ -532,3 +532,57 @@ class RetryOrderRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetryOrderRequest: _TypeAlias = RetryOrderRequest  # noqa: Y015
+
+@_typing.final
+class RebuildReadModelRequest(_message.Message):
+    """Request of RebuildReadModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Compare only, and leave the old in place."""
+    def __init__(
+        self,
+        *,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildReadModelRequest: _TypeAlias = RebuildReadModelRequest  # noqa: Y015
+
+@_typing.final
+class RebuildReadModelResponse(_message.Message):
+    """Response of RebuildReadModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_COUNT_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_COUNT_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    order_count: _builtins.int
+    """Orders that were read from their events."""
+    difference_count: _builtins.int
+    """Orders and shipments in which the old differed from the events."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first of them, 100 at most, a sentence each."""
+
+    def __init__(
+        self,
+        *,
+        order_count: _builtins.int = ...,
+        difference_count: _builtins.int = ...,
+        differences: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["difference_count", b"difference_count", "differences", b"differences", "order_count", b"order_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildReadModelResponse: _TypeAlias = RebuildReadModelResponse  # noqa: Y015

@@ -81,6 +81,11 @@ class OrderServiceStub:
                 request_serializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RetryOrderRequest.SerializeToString,
                 response_deserializer=polymart_dot_order_dot_v1_dot_order__pb2.Order.FromString,
                 _registered_method=True)
+        self.RebuildReadModel = channel.unary_unary(
+                '/polymart.order.v1.OrderService/RebuildReadModel',
+                request_serializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelRequest.SerializeToString,
+                response_deserializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelResponse.FromString,
+                _registered_method=True)
 
 
 class OrderServiceServicer:
@@ -154,6 +159,14 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RebuildReadModel(self, request, context):
+        """Builds what orders and shipments are read and listed from anew out of the events, beside the old, says where the two
+        differ, and puts the new in place of the old. Orders come in meanwhile. ABORTED while another is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OrderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -201,6 +214,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.RetryOrder,
                     request_deserializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RetryOrderRequest.FromString,
                     response_serializer=polymart_dot_order_dot_v1_dot_order__pb2.Order.SerializeToString,
+            ),
+            'RebuildReadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebuildReadModel,
+                    request_deserializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelRequest.FromString,
+                    response_serializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -447,6 +465,33 @@ class OrderService:
             '/polymart.order.v1.OrderService/RetryOrder',
             polymart_dot_order_dot_v1_dot_order__service__pb2.RetryOrderRequest.SerializeToString,
             polymart_dot_order_dot_v1_dot_order__pb2.Order.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebuildReadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.order.v1.OrderService/RebuildReadModel',
+            polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelRequest.SerializeToString,
+            polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

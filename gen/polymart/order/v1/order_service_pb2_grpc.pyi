@@ -60,6 +60,10 @@ class OrderServiceStub:
     """Asks once more all that an order waits for, a refund that failed as a new one. FAILED_PRECONDITION if it waits
     for nothing.
     """
+    RebuildReadModel: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.RebuildReadModelRequest, _order_service_pb2.RebuildReadModelResponse]
+    """Builds what orders and shipments are read and listed from anew out of the events, beside the old, says where the two
+    differ, and puts the new in place of the old. Orders come in meanwhile. ABORTED while another is under way.
+    """
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
@@ -91,6 +95,10 @@ class OrderServiceAsyncStub(OrderServiceStub):
     RetryOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.RetryOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Asks once more all that an order waits for, a refund that failed as a new one. FAILED_PRECONDITION if it waits
     for nothing.
+    """
+    RebuildReadModel: _aio.UnaryUnaryMultiCallable[_order_service_pb2.RebuildReadModelRequest, _order_service_pb2.RebuildReadModelResponse]  # type: ignore[assignment]
+    """Builds what orders and shipments are read and listed from anew out of the events, beside the old, says where the two
+    differ, and puts the new in place of the old. Orders come in meanwhile. ABORTED while another is under way.
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -174,6 +182,16 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
         """Asks once more all that an order waits for, a refund that failed as a new one. FAILED_PRECONDITION if it waits
         for nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def RebuildReadModel(
+        self,
+        request: _order_service_pb2.RebuildReadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.RebuildReadModelResponse, _abc.Awaitable[_order_service_pb2.RebuildReadModelResponse]]:
+        """Builds what orders and shipments are read and listed from anew out of the events, beside the old, says where the two
+        differ, and puts the new in place of the old. Orders come in meanwhile. ABORTED while another is under way.
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
