@@ -34,9 +34,11 @@ down: $(STAMP) ## Stop a stack that runs elsewhere
 	@$(BIN)/polymart down
 
 test: $(STAMP) ## Unit, contract, integration and end-to-end tests (under 10 minutes)
+	@$(BIN)/python -m devstack.opensearch || [ "$$CI" != true ]
 	@$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS)
 
 test-all: $(STAMP) ## Every test, the long ones too
+	@$(BIN)/python -m devstack.opensearch || [ "$$CI" != true ]
 	@$(BIN)/pytest $(SIDE_BY_SIDE) $(ARGS)
 
 lint: $(STAMP) ## ruff, import layers, dependencies, protos, Dockerfile

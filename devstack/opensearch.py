@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import zipfile
@@ -16,6 +17,7 @@ from urllib.request import urlopen
 
 from devstack.engine import loopback
 from devstack.errors import EngineError, reason
+from devstack.home import Home
 from devstack.jars import Java, cache_folder, fetched, find_java, one_at_a_time, read_lock
 from devstack.search import SearchServer
 
@@ -55,6 +57,15 @@ class OpenSearch(SearchServer):
     title = "OpenSearch"
     # A machine that does a lot else takes its time with a Java that starts.
     start_patience: ClassVar[float] = 120
+
+    async def check(self, url: str) -> None:
+        await super().check(url)
+        if not self.external:
+            # It answers before it has read what indices it has, and would say that there are none.
+            health = await asyncio.to_thread(
+                urlopen, f"{url}/_cluster/health?wait_for_status=yellow&timeout=1s", None, 3
+            )
+            health.close()
 
     async def prepare(self) -> None:
         await asyncio.to_thread(self._prepare)
@@ -178,3 +189,16 @@ def _wait_for(url: str, node: subprocess.Popen[bytes]) -> None:
             return
         except OSError:
             time.sleep(0.05)
+
+
+def main() -> None:
+    """Fetch and prepare it ahead of its first start: `python -m devstack.opensearch`."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            OpenSearch(Home(Path(folder), progress=lambda text: print(text, file=sys.stderr)))._prepare()  # noqa: T201
+        except EngineError as error:
+            sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """Products, categories and product types in memory, for tests."""
 
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from catalog_svc.application.ports import (
@@ -41,6 +42,12 @@ class MemoryProducts:
         self._requests: dict[str, Request] = {}
         self._revisions: dict[str, list[Revision]] = {}
         self.outbox = MemoryOutbox()
+
+    @asynccontextmanager
+    async def trial(self) -> AsyncGenerator["MemoryProducts", None]:
+        other = MemoryProducts()
+        other._stored = dict(self._stored)
+        yield other
 
     async def get(self, product_ids: Sequence[str]) -> Mapping[str, Stored]:
         return {key: self._stored[key] for key in product_ids if key in self._stored}

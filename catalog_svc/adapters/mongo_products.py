@@ -14,6 +14,7 @@ belong to chassis.outbox.mongo.
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -29,6 +30,8 @@ from catalog_svc.adapters.mongo_documents import (
     sold_from,
     stored_from,
 )
+from catalog_svc.adapters.mongo_trial import INDEXES as TRIAL_INDEXES
+from catalog_svc.adapters.mongo_trial import MongoTrial
 from catalog_svc.application.ports import (
     MAX_REVISIONS,
     Filter,
@@ -50,6 +53,7 @@ from catalog_svc.domain.product import (
 )
 from catalog_svc.protos import envelope
 from chassis.errors import Unavailable
+from chassis.ids import uuid7
 from chassis.outbox.mongo import MongoOutbox
 
 # Messages that one document may hold unsent, so that it stays well below MongoDB's 16 MiB.
@@ -93,6 +97,7 @@ class MongoProducts:
 
     def __init__(self, mongo: Mongo):
         self._products = mongo.collection("products")
+        self._trials = mongo.collection("trials")
         self._writes = asyncio.Semaphore(_WRITES_AT_ONCE)
         self.outbox = MongoOutbox(self._products)
 
@@ -100,11 +105,24 @@ class MongoProducts:
         """Make the indexes that are missing."""
         async with operation():
             await self._products.create_indexes(list(_INDEXES))
+            await self._trials.create_indexes(list(TRIAL_INDEXES))
         await self.outbox.ensure_index()
 
     async def missing(self) -> list[str]:
         """The indexes that aren't there."""
-        return await missing_indexes(self._products, [*(index.document["name"] for index in _INDEXES), "pending"])
+        return [
+            *await missing_indexes(self._products, [*(index.document["name"] for index in _INDEXES), "pending"]),
+            *await missing_indexes(self._trials, [index.document["name"] for index in TRIAL_INDEXES]),
+        ]
+
+    @asynccontextmanager
+    async def trial(self) -> AsyncGenerator[MongoTrial, None]:
+        trial = MongoTrial(self, self._trials, uuid7())
+        try:
+            yield trial
+        finally:
+            # Also where the caller is cancelled.
+            await asyncio.shield(trial.forget())
 
     async def get(self, product_ids: Sequence[str]) -> Mapping[str, Stored]:
         return {d["_id"]: stored_from(d) for d in await self._lookup("_id", product_ids, _STATE)}

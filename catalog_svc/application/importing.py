@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from catalog_svc.application.ports import Products, Saved, Taxonomy
+from catalog_svc.application.ports import Saved, Shelf, Taxonomy
 from catalog_svc.application.products import ATTEMPTS
 from catalog_svc.application.references import References
 from catalog_svc.application.taxonomy import category_for_path
@@ -22,6 +22,8 @@ from chassis.clock import Clock
 from chassis.errors import Aborted, ResourceExhausted, Violation
 from chassis.ids import NewId
 
+NEW = "new:"
+
 
 class Outcome(Enum):
     CREATED = auto()
@@ -35,7 +37,7 @@ class Row:
     """One product to import, under the caller's number, and all that is wrong with it by itself.
 
     `category_path` names its category from the top down, where `create_category` says whether one that is missing is
-    made. With `validate_only` it is answered as if it was stored, and isn't.
+    made. With `validate_only` it is answered as if it was stored after the others that are only validated, and isn't.
     """
 
     number: int
@@ -59,9 +61,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Importer:
-    """Stores rows of one caller."""
+    """Stores rows of one caller. Those that are only validated are saved in `trial`."""
 
-    products: Products
+    products: Shelf
+    trial: Shelf
     taxonomy: Taxonomy
     clock: Clock
     new_id: NewId
@@ -114,7 +117,8 @@ class Importer:
             if not row.create_category:
                 return _faulty(row, f"there is no category {' > '.join(path)}"), tree
             if row.validate_only:
-                return replace(row, details=replace(row.details, category_id=self.new_id())), tree
+                # The same for each row of it, and no category's.
+                return replace(row, details=replace(row.details, category_id=f"{NEW} {' > '.join(path)}")), tree
             try:
                 tree, category_id = await category_for_path(
                     path, tree, categories=self.taxonomy, clock=self.clock, new_id=self.new_id
@@ -124,9 +128,10 @@ class Importer:
         return replace(row, details=replace(row.details, category_id=category_id)), tree
 
     async def _round(self, rows: Sequence[Row]) -> tuple[list[Answer], list[Row]]:
-        """The answers to rows of different products, and the rows that others overtook."""
-        stored = await self.products.get([row.product_id for row in rows])
-        holders = await self._holders(rows, stored)
+        """The answers to rows of different products, all validated or all stored, and the rows that others overtook."""
+        shelf = self.trial if rows[0].validate_only else self.products
+        stored = await shelf.get([row.product_id for row in rows])
+        holders = await self._holders(rows, stored, shelf)
         answers: list[Answer] = []
         writes: list[tuple[Row, ProductCreated | ProductUpdated]] = []
         for row in rows:
@@ -139,12 +144,9 @@ class Importer:
                 answers.append(Answer(row.number, Outcome.UNCHANGED, row.product_id))
                 continue
             _claim(row, before, holders)
-            if row.validate_only:
-                answers.append(_done(row, event))
-            else:
-                writes.append((row, event))
+            writes.append((row, event))
         again: list[Row] = []
-        outcomes = await self.products.save([event for _, event in writes]) if writes else ()
+        outcomes = await shelf.save([event for _, event in writes]) if writes else ()
         for (row, event), outcome in zip(writes, outcomes, strict=True):
             match outcome:
                 case Saved.SAVED:
@@ -156,7 +158,7 @@ class Importer:
                     again.append(row)
         return answers, again
 
-    async def _holders(self, rows: Iterable[Row], stored: Mapping[str, Stored]) -> dict[str, str]:
+    async def _holders(self, rows: Iterable[Row], stored: Mapping[str, Stored], shelf: Shelf) -> dict[str, str]:
         """Which product has each SKU of the rows and of what they replace."""
         holders = {
             sku: product.product_id
@@ -166,7 +168,7 @@ class Importer:
         }
         unknown = dict.fromkeys(sku for row in rows for sku in row.details.skus if sku not in holders)
         if unknown:
-            holders |= await self.products.holders(list(unknown))
+            holders |= await shelf.holders(list(unknown))
         return holders
 
     def _event(self, row: Row, before: Stored | None) -> ProductCreated | ProductUpdated:
@@ -177,10 +179,11 @@ class Importer:
 
 
 def _before_a_repetition(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
-    """The rows before the first one whose product was there already, and those from it on."""
+    """The rows before the first one whose product was there already, or which is only validated where those before it
+    aren't or the other way round; and those from it on."""
     seen: set[str] = set()
     for position, row in enumerate(rows):
-        if row.product_id in seen:
+        if row.product_id in seen or row.validate_only != rows[0].validate_only:
             return rows[:position], rows[position:]
         seen.add(row.product_id)
     return rows, ()

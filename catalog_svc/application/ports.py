@@ -1,6 +1,7 @@
 """What the use cases need of the world."""
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
@@ -71,27 +72,15 @@ class Requested:
     fingerprint: str
 
 
-class Products(Protocol):
-    """The store of products. Every method raises errors.Unavailable where it can't be reached."""
+class Shelf(Protocol):
+    """What an import needs of a store of products. Every method raises errors.Unavailable where it can't be reached."""
 
     async def get(self, product_ids: Sequence[str]) -> Mapping[str, Stored]:
         """Products and tombstones by id, those that exist."""
         ...
 
-    async def requested(self, request_id: str) -> Requested | None:
-        """What was created by this request, deleted or not."""
-        ...
-
     async def holders(self, skus: Sequence[str]) -> Mapping[str, str]:
         """The ids of the products that have these SKUs, by SKU."""
-        ...
-
-    async def variants(self, skus: Sequence[str]) -> Mapping[str, SoldVariant]:
-        """Variants by SKU, those that exist."""
-        ...
-
-    async def revisions(self, product_id: str) -> Sequence[Revision] | None:
-        """The last MAX_REVISIONS changes, the newest first; None if there never was such a product."""
         ...
 
     async def save(self, events: Sequence[ProductEvent]) -> Sequence[Saved]:
@@ -101,6 +90,27 @@ class Products(Protocol):
         The answers are in the order of the events, which must be of different products; each is saved or
         refused by itself.
         """
+        ...
+
+
+class Products(Shelf, Protocol):
+    """The store of products."""
+
+    def trial(self) -> AbstractAsyncContextManager[Shelf]:
+        """What would be if more was saved: it begins as this store is, and what is saved there changes nothing here,
+        is told to nobody, and is gone with it. One caller's at a time, who saves what follows from what was read."""
+        ...
+
+    async def requested(self, request_id: str) -> Requested | None:
+        """What was created by this request, deleted or not."""
+        ...
+
+    async def variants(self, skus: Sequence[str]) -> Mapping[str, SoldVariant]:
+        """Variants by SKU, those that exist."""
+        ...
+
+    async def revisions(self, product_id: str) -> Sequence[Revision] | None:
+        """The last MAX_REVISIONS changes, the newest first; None if there never was such a product."""
         ...
 
     async def page(self, which: Filter, order: Order, after: Position | None, limit: int) -> Sequence[Product]:

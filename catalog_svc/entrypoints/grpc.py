@@ -164,9 +164,9 @@ class CatalogServicer(CatalogServiceServicer):
     async def ImportProducts(
         self, request_iterator: AsyncIterator[messages.ImportProductsRequest], context: Context
     ) -> AsyncIterator[messages.ImportProductsResponse]:
-        importer = Importer(self._products, self._taxonomy, self._clock, self._new_id, actor(context))
         rows = (_row(request) async for request in request_iterator)
-        async with aclosing(batches(rows, IMPORT_BATCH)) as taken:
+        async with self._products.trial() as trial, aclosing(batches(rows, IMPORT_BATCH)) as taken:
+            importer = Importer(self._products, trial, self._taxonomy, self._clock, self._new_id, actor(context))
             async for batch in taken:
                 answers = await importer.store(batch)
                 yield messages.ImportProductsResponse(results=map(_import_result, answers))

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from typing import Any
 
 from chassis.money import Money
@@ -17,9 +16,12 @@ from search_svc.domain.product import (
     Variant,
     category_name,
 )
+from search_svc.domain.words import joined, measures, thing, words
 
-_WORD = re.compile(r"\w+")
 _SEPARATOR = "\x1f"
+_LONGEST_VALUE = 60
+_PART_NUMBER = re.compile(r"mpn|(?:part|model|oem|manufacturer).*(?:number|code|no)|ean|gtin|upc", re.IGNORECASE)
+_PLAIN = re.compile(r"\W|_")
 
 
 def price_key(currency: str, nanos: int) -> str:
@@ -67,8 +69,12 @@ def product_to_document(product: Product) -> dict[str, Any]:
         "category_id": product.category.category_id,
         "category_version": product.category.version,
         "categories": product.categories,
-        "text": " ".join(filter(None, _searched(product))),
-        "codes": [code for variant in product.variants for code in (variant.sku, *variant.eans)],
+        "title": " ".join([product.name, *joined(product.name), *measures(product.name)]),
+        "things": sorted(_things(product)),
+        "description": product.description,
+        "values": " ".join(_values(product)),
+        "text": _text(product),
+        "codes": sorted(_codes(product)),
         "attributes": [attribute_term(name, shown_value(v)) for name, v in sorted(product.attributes.items())],
         "popularity": product.popularity.value,
         "in_stock": product.best_availability is not Availability.OUT,
@@ -124,22 +130,57 @@ def category_from_document(category_id: str, source: Mapping[str, Any]) -> Categ
     return Category(category_id, tuple(source["path"]), source["version"])
 
 
-def _searched(product: Product) -> Iterator[str]:
-    """All that a product is found by. Neighbouring words of the name stand joined as well: "usbc" finds USB-C."""
-    yield product.name
-    words = _WORD.findall(product.name)
-    yield from (first + second for first, second in pairwise(words))
-    yield product.brand
-    yield category_name(product.category.path)
-    yield from product.tags
-    yield product.description
+def code_forms(text: str) -> set[str]:
+    """What a code may be written like: as it is, with nothing but letters and digits, without the zeros a number may
+    have in front."""
+    plain = _PLAIN.sub("", text)
+    return {text, plain, plain.lstrip("0") if plain.isdigit() else plain} - {""}
+
+
+def _codes(product: Product) -> set[str]:
+    codes = {code for variant in product.variants for code in (variant.sku, *variant.eans)}
+    # A number of two digits, or a name, is no code.
+    codes |= {
+        value
+        for name, value in product.attributes.items()
+        if isinstance(value, str)
+        and _PART_NUMBER.search(name)
+        and 4 <= len(value) <= _LONGEST_VALUE
+        and any(character.isdigit() for character in value)
+    }
+    return {form for code in codes for form in code_forms(code)}
+
+
+def _things(product: Product) -> set[str]:
+    """What it is, in a word, by its name and by its category."""
+    name = product.name
+    if product.brand and name.lower().startswith(product.brand.lower()):
+        name = name[len(product.brand) :]
+    besides = [
+        word
+        for key, value in product.attributes.items()
+        if isinstance(value, str) and "type" not in key and len(value) < _LONGEST_VALUE and not _PART_NUMBER.search(key)
+        for word in words(value)
+    ]
+    return {thing(name, besides), *(thing(leaf) for leaf in product.category.path[-1:])} - {""}
+
+
+def _values(product: Product) -> Iterator[str]:
     for name, value in sorted(product.attributes.items()):
         if isinstance(value, str):
             yield value
         elif value is True:
             yield name.replace("_", " ")
+
+
+def _text(product: Product) -> str:
+    """All that a product is found by."""
+    parts = [product.name, product.brand, category_name(product.category.path), *product.tags, product.description]
+    parts += _values(product)
     for variant in product.variants:
-        yield from (variant.name, variant.sku, *variant.eans, *variant.options.values())
+        parts += (variant.name, variant.sku, *variant.eans, *variant.options.values())
+    text = " ".join(filter(None, parts))
+    return " ".join([text, *joined(product.name), *joined(product.description), *measures(text)])
 
 
 def _attribute_to_document(name: str, value: AttributeValue) -> dict[str, Any]:

@@ -47,6 +47,11 @@ MAPPINGS: Mapping[str, Mapping[str, Any]] = {
         "category_id": _KEYWORD,
         "category_version": {"type": "long"},
         "categories": _KEYWORD,
+        # The name with its joined words and measures.
+        "title": _WORDS,
+        "things": _WORDS,
+        "description": _WORDS,
+        "values": _WORDS,
         "text": _WORDS,
         "codes": {**_KEYWORD, "normalizer": "code"},
         # Name and value as one term: a nested document each would make indexing three times and filters twenty times

@@ -67,6 +67,10 @@ async def use_everything(mongo: Mongo) -> None:
     await products.holders(["a"])
     await products.variants(["a"])
     await products.revisions("p")
+    async with products.trial() as trial:
+        await trial.save([changed])
+        await trial.get(["p"])
+        await trial.holders(["a"])
     filters = product(((), ("c0",), MANY), ("", "t"), ("", "b"), (None, Status.ACTIVE), (None, NOON))
     for which, order, after in product(filters, Order, (None, Position("p", NOON))):
         await products.page(Filter(*which), order, after, PAGE)
@@ -111,7 +115,7 @@ async def test_every_query_has_its_index_and_no_more_is_read_than_it_needs(
         await client.close()
     fields = ("category_id", "product_type_id", "brand", "status", "deleted")
     names = ("skus", "request", "pending", "_id_", *fields, *(f"{field}_by_change" for field in fields))
-    assert {f"products: {name}" for name in names} <= used
+    assert {f"products: {name}" for name in names} | {"trials: _id_", "trials: trial"} <= used
 
 
 def _check(query: Mapping[str, Any], told: Any) -> None:

@@ -1,11 +1,13 @@
 """What every store of products does, on each engine that is there and with both drivers."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from polymart.catalog.v1 import events_pb2
 
 from catalog_svc.adapters.memory import MemoryProducts
@@ -218,6 +220,8 @@ async def test_pages_pass_every_filter_in_every_order(store: Store, order: Order
         Filter(), Filter(brand="b1"), Filter(category_ids=["c0", "c2"]), Filter(product_type_id="t3"),
         Filter(status=Status.DRAFT), Filter(updated_since=since),
         Filter(["c1", "none"], "t1", "b1", Status.ACTIVE, since), Filter(category_ids=["none"]),
+        Filter(category_ids=["c2", *(f"x{n}" for n in range(150)), "c0", *(f"y{n}" for n in range(150)), "c1"]),
+        Filter(["c2", *(f"x{n}" for n in range(220)), "c1"], updated_since=since),
     ]  # fmt: skip
 
     def passes(product: Product, which: Filter) -> bool:
@@ -248,6 +252,82 @@ async def test_pages_stay_right_while_products_come_and_go(store: Store) -> None
     )
     seen += await page(store, Filter(), after="p2")
     assert seen == ["p0", "p1", "p2", "p3", "p5", "p55", "p6", "p7"]
+
+
+async def test_a_trial_shows_what_would_be_and_leaves_nothing_behind(store: Store) -> None:
+    await store.save([new("p", "a", "b"), new("q", "c")])
+    before, sent = await store.get(["p", "q"]), len(await store.outbox.pending(100))
+    many = [new(f"n{n}", f"s{n}") for n in range(150)]
+    async with store.trial() as trial, store.trial() as other:
+        assert await trial.get(["p", "x"]) == {"p": before["p"]}
+        changed = revise(await stored(store, "p"), details("b", "d"), etag="e", now=NOON)
+        outcomes = await trial.save([changed, new("r", "a"), *many])
+        assert outcomes == [Saved.SAVED] * 152
+        assert await trial.holders(["a", "b", "c", "d"]) == {"a": "r", "b": "p", "c": "q", "d": "p"}
+        assert len(await trial.get([event.product.product_id for event in many])) == 150
+        assert len(await trial.holders([f"s{n}" for n in range(150)])) == 150
+        again = revise(changed.product, details("b", name="Cup"), etag="f", now=NOON)
+        assert await trial.save([again]) == [Saved.SAVED]
+        assert await trial.get(["p", "q"]) == {"p": again.product, "q": before["q"]}
+        assert await other.holders(["a", "b", "c", "d"]) == {"a": "p", "b": "p", "c": "q"}
+    assert await store.get(["p", "q", "r", "n0"]) == before
+    assert len(await store.outbox.pending(100)) == sent
+    if isinstance(store, MongoProducts):
+        assert await store._trials.find({}).to_list(None) == []
+
+
+CHANGES = st.lists(st.tuples(st.sampled_from(["add", "edit", "remove"]), st.integers(0, 9)), max_size=4)
+
+
+@pytest.mark.parametrize("order", Order)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=4, max_size=10), st.lists(CHANGES, max_size=8), st.integers(1, 3))
+async def test_pages_show_what_nobody_touches_once_whatever_others_do_between_them(
+    store: Store, order: Order, minutes: list[int], between: list[list[tuple[str, int]]], size: int
+) -> None:
+    """The products of each example are of a brand of their own."""
+    brand = uuid7()
+
+    async def add(n: int, at: datetime) -> None:
+        # Ids of all places among the others.
+        product_id = f"{n * 7 % 10}-{uuid7()}"
+        event = create(None, product_id, details(product_id, brand=brand), etag="e", now=at)
+        assert await store.save([event]) == [Saved.SAVED]
+        alive.append(event.product)
+
+    alive: list[Product] = []
+    for n, minute in enumerate(minutes):
+        await add(n, NOON + timedelta(minutes=minute))
+    untouched = {product.product_id for product in alive}
+    seen: list[Product] = []
+    now = NOON + timedelta(minutes=2)
+    for changes in [*between, *[[]] * 20]:
+        found = await store.page(Filter(brand=brand), order, _position(seen), size)
+        if not found:
+            break
+        seen += found
+        for what, n in changes:
+            now += timedelta(minutes=1)
+            if what == "add":
+                await add(n, now)
+            elif alive:
+                product = alive.pop(n % len(alive))
+                untouched.discard(product.product_id)
+                event = revise(product, replace(product.details, name=f"{now}"), etag="e", now=now)
+                saved = await store.save([event if what == "edit" else delete(product, now=now)])
+                assert saved == [Saved.SAVED]
+                if what == "edit":
+                    alive.append(event.product)
+    shown = [product.product_id for product in seen]
+    assert {product_id: shown.count(product_id) for product_id in untouched} == dict.fromkeys(untouched, 1)
+    keys = [
+        product.product_id if order is Order.BY_ID else (product.update_time, product.product_id) for product in seen
+    ]
+    assert keys == sorted(keys, reverse=order is Order.LATEST_CHANGE_FIRST)  # type: ignore[type-var]
+
+
+def _position(seen: Sequence[Product]) -> Position | None:
+    return Position(seen[-1].product_id, seen[-1].update_time) if seen else None
 
 
 async def test_a_request_is_known_by_its_id_once(store: Store) -> None:

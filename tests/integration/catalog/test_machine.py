@@ -130,12 +130,13 @@ class Edits(RuleBasedStateMachine):
         answers = self.run(self.imported(requests))
         assert answers.keys() == set(range(len(rows)))
         tree = self.run(self.catalog.categories.tree())
+        model = dict(self.model)
         for n, (key, skus, name, path) in enumerate(rows):
-            if dry:
-                continue  # what the rows before would have done isn't there
-            given = product(key, *skus, name=name, category_id=tree.find(path), status=2)  # type: ignore[arg-type]
-            before = self.model.get(key)
-            if self.taken(key, skus):
+            # A category that would be made is none yet.
+            category_id = tree.find(path) or " > ".join(path)
+            given = product(key, *skus, name=name, category_id=category_id, status=2)  # type: ignore[arg-type]
+            before = model.get(key)
+            if self.taken(key, skus, model):
                 expected = "REJECTED"
             elif before is None:
                 expected = "CREATED"
@@ -143,6 +144,8 @@ class Edits(RuleBasedStateMachine):
                 expected = "UNCHANGED" if before == given else "UPDATED"
             assert answers[n] == expected
             if expected in ("CREATED", "UPDATED"):
+                model[key] = given
+            if expected in ("CREATED", "UPDATED") and not dry:
                 self.model[key] = given
                 self.versions[key] = self.versions.get(key, 0) + 1
                 self.etags.pop(key, None)
@@ -192,8 +195,9 @@ class Edits(RuleBasedStateMachine):
         call = self.catalog.stub.StreamProducts(messages.StreamProductsRequest())
         return {state.product.product_id: state.product async for answer in call for state in answer.states}
 
-    def taken(self, product_id: str, skus: list[str]) -> bool:
-        return any(v.sku in skus for key, p in self.model.items() if key != product_id for v in p.variants)
+    def taken(self, product_id: str, skus: list[str], model: Model | None = None) -> bool:
+        held = self.model if model is None else model
+        return any(v.sku in skus for key, p in held.items() if key != product_id for v in p.variants)
 
     def keep(self, answer: Any, expected: Product, *, changed: bool = True) -> None:
         assert isinstance(answer, Product), answer

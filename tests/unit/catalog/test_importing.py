@@ -21,8 +21,9 @@ def row(number: int, product_id: str, *skus: str, name: str = "Mug") -> Row:
 
 
 async def run(store: MemoryProducts, rows: Sequence[Row], taxonomy: MemoryTaxonomy | None = None) -> dict[int, Answer]:
-    importer = Importer(store, taxonomy or MemoryTaxonomy(), ManualClock(), sequential_ids(), "import")
-    answers = await importer.store(rows)
+    async with store.trial() as trial:
+        importer = Importer(store, trial, taxonomy or MemoryTaxonomy(), ManualClock(), sequential_ids(), "import")
+        answers = await importer.store(rows)
     assert sorted(answer.row for answer in answers) == sorted(r.number for r in rows)
     return {answer.row: answer for answer in answers}
 
@@ -143,6 +144,25 @@ async def test_a_row_that_is_only_validated_is_answered_and_not_stored() -> None
     assert set(await store.get(["p", "q", "s"])) == {"p"}
     assert len(store.outbox.entries) == 1
     assert (await taxonomy.tree()).categories == {}
+
+
+@given(ROWS, ROWS)
+async def test_rows_that_are_only_validated_are_answered_as_if_they_were_stored(
+    before: list[tuple[str, list[str], str]], tried: list[tuple[str, list[str], str]]
+) -> None:
+    """Batch by batch of a stream: what the batches before would have done counts."""
+    real, dry = MemoryProducts(), MemoryProducts()
+    rows = [row(number, product_id, *skus, name=name) for number, (product_id, skus, name) in enumerate(tried)]
+    for store in (real, dry):
+        for number, (product_id, skus, name) in enumerate(before):
+            await run(store, [row(number, product_id, *skus, name=name)])
+    kept = contents(await dry.get(["p", "q", "r"]))
+    async with dry.trial() as trial:
+        importer = Importer(dry, trial, MemoryTaxonomy(), ManualClock(), sequential_ids())
+        for one in rows:
+            answer = (await run(real, [one]))[one.number]
+            assert await importer.store([replace(one, validate_only=True)]) == [answer]
+    assert contents(await dry.get(["p", "q", "r"])) == kept
 
 
 async def test_a_row_of_an_unknown_category_or_type_is_rejected() -> None:

@@ -671,7 +671,7 @@ class ImportProductsRequest(_message.Message):
     unknown_category: Global___UnknownCategory.ValueType
     """What to do where category_path leads nowhere; unspecified means CREATE."""
     validate_only: _builtins.bool
-    """Answer as if the row was stored, and store nothing. Rows that were sent before and not stored don't count."""
+    """Answer as if the row was stored, after those that were sent before it on the same stream, and store nothing."""
     @_builtins.property
     def product(self) -> _product_pb2.Product:
         """The product; without a product_id its first SKU is the id."""
