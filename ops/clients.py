@@ -25,6 +25,7 @@ from polymart.order.v1.cart_service_pb2_grpc import CartServiceStub
 from polymart.order.v1.order_pb2 import Order
 from polymart.order.v1.order_service_pb2 import WatchOrderRequest
 from polymart.order.v1.order_service_pb2_grpc import OrderServiceStub
+from polymart.order.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceStub
 from rich.console import Console
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceAsyncStub
     from polymart.order.v1.cart_service_pb2_grpc import CartServiceAsyncStub
     from polymart.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
+    from polymart.order.v1.shipment_service_pb2_grpc import ShipmentServiceAsyncStub
     from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceAsyncStub
     from polymart.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
 
@@ -112,6 +114,10 @@ class Clients:
     @property
     def carts(self) -> "CartServiceAsyncStub":
         return CartServiceStub(self.channel("order_svc"))
+
+    @property
+    def shipments(self) -> "ShipmentServiceAsyncStub":
+        return ShipmentServiceStub(self.channel("order_svc"))
 
     @property
     def payments(self) -> "PaymentServiceAsyncStub":

@@ -6,6 +6,7 @@ from functools import partial
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from polymart.order.v1.cart_service_pb2_grpc import add_CartServiceServicer_to_server
 from polymart.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
+from polymart.order.v1.shipment_service_pb2_grpc import add_ShipmentServiceServicer_to_server
 
 from chassis.clock import Clock, SystemClock
 from chassis.ids import uuid7
@@ -27,7 +28,9 @@ from order_svc.adapters.grpc_catalog import BATCH_GET_VARIANTS, GrpcCatalog
 from order_svc.adapters.postgres_carts import PostgresCarts
 from order_svc.adapters.postgres_orders import PostgresOrders
 from order_svc.adapters.postgres_prices import PostgresPrices
-from order_svc.application.advancing import ask_again, expire_orders
+from order_svc.adapters.postgres_shipments import PostgresShipments
+from order_svc.adapters.rebuild import PostgresReadModel
+from order_svc.application.advancing import ask_again, change_order, expire_orders
 from order_svc.application.carts import CartDesk
 from order_svc.application.placing import Terms
 from order_svc.application.watching import OrderWatch
@@ -36,6 +39,7 @@ from order_svc.entrypoints.carts_grpc import CartServicer
 from order_svc.entrypoints.deadlines import Deadlines
 from order_svc.entrypoints.grpc import OrderServicer
 from order_svc.entrypoints.messages import reactions
+from order_svc.entrypoints.shipments import ShipmentServicer
 
 NAME = "order_svc"
 
@@ -59,6 +63,7 @@ def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
     ]
     servicer = OrderServicer(
         orders=orders,
+        read_model=PostgresReadModel(db),
         prices=prices,
         catalog=variants,
         watch=watch,
@@ -76,6 +81,8 @@ def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
         terms=terms,
         life=timedelta(seconds=config.cart_expiry_seconds),
     )
+    change = partial(change_order, orders=orders, clock=clock)
+    shipments = ShipmentServicer(change, orders, PostgresShipments(db), uuid7)
     return Service(
         name=NAME,
         config=config,
@@ -86,6 +93,7 @@ def build(config: OrderConfig, *, clock: Clock | None = None) -> Service:
         servicers=[
             Servicer(add_OrderServiceServicer_to_server, servicer, "polymart.order.v1.OrderService"),
             Servicer(add_CartServiceServicer_to_server, CartServicer(carts), "polymart.order.v1.CartService"),
+            Servicer(add_ShipmentServiceServicer_to_server, shipments, "polymart.order.v1.ShipmentService"),
         ],
         workers=[
             relay,

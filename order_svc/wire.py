@@ -6,8 +6,10 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from polymart.order.v1 import order_pb2 as pb
+from polymart.order.v1.shipment_pb2 import Shipment as ShipmentMessage
 
 from chassis.money import Money
+from order_svc.domain.fulfilment import Shipment, Units
 from order_svc.domain.order import Failure, FailureReason, Line, Order, Status
 from order_svc.domain.totals import Destination, Totals
 
@@ -88,12 +90,45 @@ def failure_from_proto(failure: pb.OrderFailure) -> Failure:
     return Failure(_REASON_OF[failure.reason], failure.message)
 
 
+def units_to_proto(units: Iterable[Units]) -> list[pb.OrderUnits]:
+    return [pb.OrderUnits(line_number=one.line + 1, quantity=one.quantity) for one in units]
+
+
+def units_from_proto(units: Iterable[pb.OrderUnits]) -> tuple[Units, ...]:
+    return tuple(Units(one.line_number - 1, one.quantity) for one in units)
+
+
+def parts_to_proto(order: Order, units: Iterable[Units]) -> list[pb.OrderLine]:
+    """The lines of these units, each as if no more had been ordered."""
+    return lines_to_proto(order.lines[one.line].part(one.quantity) for one in units)
+
+
+def shipment_to_proto(order_id: str, shipment: Shipment) -> ShipmentMessage:
+    return ShipmentMessage(
+        shipment_id=shipment.shipment_id,
+        order_id=order_id,
+        units=units_to_proto(shipment.units),
+        carrier=shipment.carrier,
+        tracking_number=shipment.tracking_number,
+        ship_time=timestamp(shipment.ship_time),
+        deliver_time=timestamp(shipment.deliver_time) if shipment.deliver_time else None,
+    )
+
+
 def order_to_proto(order: Order) -> pb.Order:
+    lines = lines_to_proto(order.lines)
+    if order.shipments or order.operations:
+        counts = order.counts()
+        for index, line in enumerate(lines):
+            line.cancelled_quantity = counts.cancelled[index]
+            line.shipped_quantity = counts.shipped[index]
+            line.delivered_quantity = counts.delivered[index]
+            line.returned_quantity = counts.returned[index]
     return pb.Order(
         order_id=order.order_id,
         customer_id=order.customer_id,
         status=STATUS[order.status],
-        lines=lines_to_proto(order.lines),
+        lines=lines,
         total=order.total.to_proto(),
         totals=totals_to_proto(order.totals),
         destination=destination_to_proto(order.destination),
@@ -103,4 +138,5 @@ def order_to_proto(order: Order) -> pb.Order:
         update_time=timestamp(order.update_time),
         deadline=timestamp(order.deadline),
         version=order.version,
+        refunded=order.refunded.to_proto() if order.refunds else None,
     )

@@ -109,7 +109,12 @@ class Charges:
 
 def share(amount: Money, units: int, of: int, before: int = 0) -> Money:
     """What `units` of a line's `of` units are of its `amount`, after `before` others were given back."""
-    return amount.times(before + units, of) - amount.times(before, of)
+    return _portion(amount, before + units, of) - _portion(amount, before, of)
+
+
+def _portion(amount: Money, units: int, of: int) -> Money:
+    # The whole as it is: orders of old may have lines finer than the minor unit.
+    return amount if units == of else amount.times(units, of)
 
 
 def added(nothing: Money, amounts: Iterable[Money]) -> Money:

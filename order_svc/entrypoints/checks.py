@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from polymart.order.v1.order_pb2 import Destination
+from polymart.order.v1.order_pb2 import Destination, OrderUnits
 
 from chassis.ids import printable
 from chassis.rpc.validation import Validator
@@ -12,6 +12,7 @@ from chassis.rpc.validation import Validator
 MOST_UNITS = 1_000_000
 LONGEST_ID = 128
 LONGEST_TOKEN = 200
+LONGEST_REASON = 500
 MOST_LINES = 1_000
 
 
@@ -46,3 +47,15 @@ def _code(text: str, length: int) -> bool:
 
 def canonical(uuid: str) -> str:
     return str(UUID(uuid))
+
+
+def check_units(check: Validator, units: Sequence[OrderUnits]) -> None:
+    """Units of an order by its lines, each once."""
+    check.check(len(units) <= MOST_LINES, "lines", f"must be at most {MOST_LINES}")
+    seen: set[int] = set()
+    for index, one in enumerate(units):
+        check.check(one.line_number > 0, f"lines[{index}].line_number", "is counted from 1")
+        check.check(one.line_number not in seen, f"lines[{index}].line_number", "must be given once")
+        ok = 0 < one.quantity <= MOST_UNITS
+        check.check(ok, f"lines[{index}].quantity", f"must be between 1 and {MOST_UNITS}")
+        seen.add(one.line_number)

@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from polymart.order.v1 import order_pb2, order_service_pb2_grpc
+from polymart.order.v1 import order_pb2
 from polymart.order.v1 import order_service_pb2 as pb
 
 from chassis.clock import Clock
@@ -17,7 +19,7 @@ from chassis.money import Money
 from chassis.postgres import Transaction
 from chassis.rpc.paging import PageToken, Position, asked_page, fingerprint
 from chassis.rpc.validation import Validator
-from order_svc.application.advancing import cancel_order
+from order_svc.application.advancing import change_order
 from order_svc.application.placing import PlaceOrder, Terms, place_order
 from order_svc.application.ports import (
     Catalog,
@@ -27,10 +29,12 @@ from order_svc.application.ports import (
     PlacedOrders,
     PriceList,
     ReadableOrders,
+    ReadModel,
     Request,
 )
 from order_svc.application.watching import OrderWatch
 from order_svc.domain.pricing import Wanted
+from order_svc.entrypoints.changes import OrderChanges
 from order_svc.entrypoints.checks import (
     LONGEST_ID,
     LONGEST_TOKEN,
@@ -50,11 +54,12 @@ class Orders(PlacedOrders, ReadableOrders, ChangeableOrders[Transaction, Envelop
     """All that the servicer needs of the store."""
 
 
-class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
+class OrderServicer(OrderChanges):
     def __init__(
         self,
         *,
         orders: Orders,
+        read_model: ReadModel,
         prices: PriceList,
         catalog: Catalog,
         watch: OrderWatch,
@@ -62,6 +67,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         new_id: NewId,
         terms: Terms,
     ):
+        super().__init__(partial(change_order, orders=orders, clock=clock), orders, read_model, clock, new_id)
         self._orders = orders
         self._prices = prices
         self._catalog = catalog
@@ -98,13 +104,21 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         check = Validator(request)
         check_text(check, request.customer_id, "customer_id", LONGEST_ID)
         check.check(not request.status or request.status in _STATUS_OF, "status", "is no status of an order")
+        placed_from, placed_before = (_moment(request, f, check) for f in ("placed_from", "placed_before"))
         size, before = asked_page(request, check, _position)
         check.done()
-        which = Filter(request.customer_id or None, _STATUS_OF[request.status] if request.status else None)
+        which = Filter(
+            request.customer_id or None,
+            _STATUS_OF[request.status] if request.status else None,
+            placed_from,
+            placed_before,
+        )
         orders = await self._orders.page(which, before=before, limit=size + 1)
         token = ""
         if len(orders) > size:
-            token = PageToken.encode({"before": orders[size - 1].order_id}, fingerprint(request))
+            last = orders[size - 1]
+            position = {"time": last.place_time.isoformat(), "before": last.order_id}
+            token = PageToken.encode(position, fingerprint(request))
         return pb.ListOrdersResponse(orders=map(_summary_to_proto, orders[:size]), next_page_token=token)
 
     async def GetOrderHistory(self, request: pb.GetOrderHistoryRequest, context: Context) -> pb.GetOrderHistoryResponse:
@@ -115,6 +129,9 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
                     version=entry.version,
                     time=timestamp(entry.time),
                     event=AnyMessage(type_url=f"type.googleapis.com/{entry.type}", value=entry.data),
+                    actor=entry.actor,
+                    cause=entry.cause,
+                    cause_id=entry.cause_id,
                 )
                 for entry in await self._orders.history(canonical(request.order_id))
             ]
@@ -126,11 +143,6 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         check.done()
         async for order in self._watch.watch(canonical(request.order_id), request.after_version):
             yield order_to_proto(order)
-
-    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> order_pb2.Order:
-        Validator(request).done()
-        order_id = canonical(request.order_id)
-        return order_to_proto(await cancel_order(order_id, orders=self._orders, clock=self._clock))
 
 
 def _check_place(request: pb.PlaceOrderRequest) -> None:
@@ -147,13 +159,21 @@ def _check_place(request: pb.PlaceOrderRequest) -> None:
     check.done()
 
 
-def _position(token: Position) -> str:
-    return str(UUID(str(token["before"])))
+def _moment(request: pb.ListOrdersRequest, field: str, check: Validator) -> datetime | None:
+    try:
+        return getattr(request, field).ToDatetime(UTC) if request.HasField(field) else None  # type: ignore[arg-type]
+    except (ValueError, OverflowError):
+        check.check(False, field, "must be a time between the years 1 and 9999")
+        return None
 
 
 def _expected(line: pb.PlaceOrderLine) -> Money | None:
     """Raises ValueError."""
     return Money.from_proto(line.expected_unit_price) if line.HasField("expected_unit_price") else None
+
+
+def _position(token: Position) -> tuple[datetime, str]:
+    return datetime.fromisoformat(str(token["time"])).astimezone(UTC), str(UUID(str(token["before"])))
 
 
 def _fingerprint(request: pb.PlaceOrderRequest) -> bytes:
@@ -176,4 +196,5 @@ def _summary_to_proto(order: OrderSummary) -> order_pb2.Order:
         update_time=timestamp(order.update_time),
         deadline=timestamp(order.deadline),
         version=order.version,
+        refunded=order.refunded.to_proto() if order.refunded.nanos else None,
     )

@@ -106,7 +106,7 @@ async def test_a_refusal_gives_back_what_was_held(shop: Shop, db: Postgres) -> N
     assert await read_model_faults(db) == []
 
 
-async def test_cancelling_works_until_the_order_is_confirmed(shop: Shop) -> None:
+async def test_cancelling_works_until_the_order_is_shipped(shop: Shop) -> None:
     shop.catalog.sells("MUG")
     replica = await shop.open()
     shop.answers[payment.AuthorizePayment] = silent
@@ -120,9 +120,15 @@ async def test_cancelling_works_until_the_order_is_confirmed(shop: Shop) -> None
 
     shop.answers[payment.AuthorizePayment] = authorized
     order = await replica.final((await replica.place(("MUG", 1))).order_id)
+    await replica.cancel(order.order_id)
+    cancelled = await replica.final(order.order_id)
+    assert (cancelled.status, cancelled.failure.message) == (CANCELLED, "cancelled by the customer")
+    assert set(shop.asked(order.order_id)[-2:]) == {"ReleaseStock", "VoidPayment"}
+    order = await replica.final((await replica.place(("MUG", 1))).order_id)
+    await replica.ship(order.order_id)
     with pytest.raises(FailedPrecondition) as raised:
         await replica.cancel(order.order_id)
-    assert raised.value.reason == "ORDER_ALREADY_CONFIRMED"
+    assert raised.value.reason == "ORDER_SHIPPED"
     with pytest.raises(NotFound):
         await replica.cancel(str(uuid4()))
 

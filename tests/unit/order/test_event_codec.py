@@ -11,6 +11,7 @@ from chassis.money import Money
 from order_svc.adapters import event_codec
 from order_svc.adapters.event_codec import SCHEMA_VERSION, event_from_bytes, event_to_proto, upcast
 from order_svc.domain import order as o
+from order_svc.domain.fulfilment import Units
 from order_svc.domain.totals import Destination, Shipping, Totals
 from order_svc.wire import totals_to_proto
 
@@ -29,19 +30,43 @@ PLACED = o.OrderPlaced(
     Destination("GB", "NIR"),
 )
 ORDER = o.Order.begun("00000000-0000-7000-8000-000000000001", PLACED, NOW)
+SHIPPED = ORDER.after(o.OrderShipped("s1", "r3", (Units(0, 1),), "Post", "T-1", "bob"), NOW)
 FAILURE = o.Failure(o.FailureReason.CAPTURE_FAILED, "expired")
 
 
-@pytest.mark.parametrize("kind", get_args(o.Event))
-def test_every_event_survives_its_storage(kind: type[o.Event]) -> None:
-    event: o.Event
-    if kind is o.OrderPlaced:
-        event = PLACED
-    elif kind in (o.OrderRejected, o.OrderCancelled):
-        event = kind(FAILURE)  # type: ignore[call-arg, arg-type]
-    else:
-        event = kind()  # type: ignore[call-arg]
-    message = event_to_proto(event, ORDER, 3)
+UNITS = (Units(0, 1), Units(1, 1))
+BACK = Money.parse("GBP", "2.555")
+EVENTS: tuple[o.Event, ...] = (
+    PLACED,
+    o.OrderStockReserved(),
+    o.OrderConfirmed(),
+    o.OrderStockCommitted(),
+    o.OrderPaymentCaptured(),
+    o.OrderRejected(FAILURE),
+    o.OrderCancelled(FAILURE, "alice", "r1"),
+    o.OrderStockReleased(),
+    o.OrderPaymentVoided(),
+    o.OrderPaymentVoided(BACK),
+    o.OrderSettled(),
+    o.OrderLinesCancelled("r2", UNITS, BACK, "alice", "too many"),
+    o.OrderShipped("s1", "r3", UNITS, "Post", "T-1", "bob"),
+    o.OrderDelivered("s1", "bob"),
+    o.OrderLinesReturned("r4", UNITS, BACK, True, "bob", "broken"),
+    o.OrderStockRestocked("r4"),
+    o.OrderRefunded("r4", BACK),
+    o.OrderRefundFailed("r4", "the card is gone"),
+    o.OrderRetried("bob", "asked the bank"),
+)
+
+
+def test_every_event_is_tried() -> None:
+    assert {type(event) for event in EVENTS} == set(get_args(o.Event))
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_event_survives_its_storage(event: o.Event) -> None:
+    kind = type(event)
+    message = event_to_proto(event, SHIPPED, 3)
     assert message.order_version == 3  # type: ignore[attr-defined]
     assert message.DESCRIPTOR.name == kind.__name__
     assert event_from_bytes(kind.__name__, SCHEMA_VERSION, message.SerializeToString()) == event
@@ -83,6 +108,24 @@ def test_an_order_stored_before_there_were_charges_has_none() -> None:
         assert shown.totals == totals_to_proto(Totals(total, nothing, nothing, nothing))
 
 
+@pytest.mark.parametrize(
+    ("reason", "customer", "by"),
+    [
+        (order_pb2.ORDER_FAILURE_REASON_CANCELLED_BY_CUSTOMER, "alice", "alice"),
+        (order_pb2.ORDER_FAILURE_REASON_CANCELLED_BY_CUSTOMER, "", "guest"),
+        (order_pb2.ORDER_FAILURE_REASON_CAPTURE_FAILED, "alice", "payment_svc"),
+    ],
+)
+def test_a_cancellation_of_the_first_schema_says_who_it_was_by(
+    reason: order_pb2.OrderFailureReason, customer: str, by: str
+) -> None:
+    failure = order_pb2.OrderFailure(reason=reason, message="why")
+    stored = pb.OrderCancelled(order_id="o", customer_id=customer, failure=failure, order_version=2)
+    event = event_from_bytes("OrderCancelled", 1, stored.SerializeToString())
+    assert isinstance(event, o.OrderCancelled)
+    assert (event.by, event.failure.message) == (by, "why")
+
+
 def test_an_old_event_is_read_through_its_upcasters(monkeypatch: pytest.MonkeyPatch) -> None:
     def failure_reasons_had_other_numbers(data: bytes) -> bytes:
         event = pb.OrderRejected.FromString(data)
@@ -90,9 +133,8 @@ def test_an_old_event_is_read_through_its_upcasters(monkeypatch: pytest.MonkeyPa
         return event.SerializeToString()
 
     monkeypatch.setattr(event_codec, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    monkeypatch.setattr(
-        event_codec, "UPCASTERS", {("OrderRejected", SCHEMA_VERSION): failure_reasons_had_other_numbers}
-    )
+    upcasters = {("OrderRejected", SCHEMA_VERSION): failure_reasons_had_other_numbers}
+    monkeypatch.setattr(event_codec, "UPCASTERS", upcasters)
     stored = event_to_proto(o.OrderRejected(FAILURE), ORDER, 2).SerializeToString()
     assert event_from_bytes("OrderRejected", SCHEMA_VERSION, stored) == o.OrderRejected(
         o.Failure(o.FailureReason.PAYMENT_DECLINED, "expired")

@@ -1,5 +1,6 @@
 """Whatever is bought, taxed and given back, the parts are whole minor units and sum to what is paid."""
 
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from chassis.config import ConfigError
 from chassis.errors import InvalidArgument
 from chassis.money import Money, minor_unit
 from order_svc.adapters.charges_file import read_charges
-from order_svc.domain.order import Line
+from order_svc.domain.fulfilment import Units
+from order_svc.domain.order import Line, Order, OrderConfirmed, OrderLinesCancelled, OrderPlaced
 from order_svc.domain.pricing import Offer, Wanted, price
+from order_svc.domain.refunds import refund_of
 from order_svc.domain.totals import MILLION, Charges, Destination, ShippingRule, Totals, share
 
 UNITS = {"JPY": 10**9, "GBP": 10**7, "KWD": 10**6}
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOME = Destination("GB", "NIR")
 currencies = st.sampled_from(sorted(UNITS))
 # Unit prices may be finer than the currency: nails are sold by the thousand.
@@ -165,3 +169,24 @@ def test_a_file_is_told_everything_that_is_wrong_with_it(tmp_path: Path) -> None
             read_charges(str(path))
     with pytest.raises(ConfigError):
         read_charges(str(tmp_path / "absent.toml"))
+
+
+@given(orders(), st.data())
+def test_an_order_that_goes_back_in_parts_brings_exactly_what_was_paid(
+    order: tuple[Charges, list[Wanted], dict[str, Offer], Destination], data: st.DataObject
+) -> None:
+    charges, wanted, offers, destination = order
+    lines, _ = price(wanted, offers)
+    lines, shipping = charges.apply(lines, [offers[x.sku].tax_class for x in lines], destination)
+    placed = OrderPlaced("", lines, Totals.of(lines, shipping).gross, "tok", NOW, shipping, destination)
+    now = Order.begun("o", placed, NOW).after(OrderConfirmed(), NOW)
+    brought = Money(now.total.currency, 0)
+    while left := +now.counts().unshipped:
+        index = data.draw(st.sampled_from(sorted(left)))
+        units = (Units(index, data.draw(st.integers(1, left[index]))),)
+        refund = refund_of(now, units)
+        assert refund.nanos >= 0
+        assert refund.nanos % minor_unit(refund.currency) == 0
+        now = now.after(OrderLinesCancelled(str(now.version), units, refund, "", ""), NOW)
+        brought += refund
+    assert brought == now.total
