@@ -2,6 +2,7 @@
 
 import getpass
 import re
+from datetime import datetime
 from typing import Annotated
 from uuid import uuid4
 
@@ -120,20 +121,28 @@ async def shipments(
         for shipment in found[:limit]:
             print_json(shipment, indent=None)
     else:
-        show_shipments(console, found[:limit])
+        show_shipments(console, found[:limit], of_one_order=bool(order_id))
 
 
-def show_shipments(out: Console, found: list[Shipment]) -> None:
+def show_shipments(out: Console, found: list[Shipment], *, of_one_order: bool) -> None:
+    """A table that leaves ids in one piece on 80 columns: of one order what is in each, of many which order it is of."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("shipment", "shipped", "arrived", "order", "units"):
+    for name in ("shipment", "shipped", "arrived", "units") if of_one_order else ("shipment", "order", "there"):
         table.add_column(name, no_wrap=name != "units", overflow="fold")
     for shipment in found:
-        shipped = shipment.ship_time.ToDatetime().strftime("%m-%d %H:%M")
-        arrived = (
-            shipment.deliver_time.ToDatetime().strftime("%m-%d %H:%M") if shipment.HasField("deliver_time") else "–"
-        )
-        table.add_row(shipment.shipment_id, shipped, arrived, shipment.order_id, _contents(shipment))
+        arrived = shipment.deliver_time.ToDatetime() if shipment.HasField("deliver_time") else None
+        if of_one_order:
+            times = [
+                time.strftime("%m-%d %H:%M") if time else "–" for time in (shipment.ship_time.ToDatetime(), arrived)
+            ]
+            table.add_row(shipment.shipment_id, *times, _contents(shipment))
+        else:
+            table.add_row(shipment.shipment_id, shipment.order_id, "yes" if arrived else "–")
     out.print(table)
+
+
+def _short(time: datetime | None) -> str:
+    return time.strftime("%m-%d %H:%M") if time else "–"
 
 
 @app.command("return")
