@@ -9,7 +9,7 @@ SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 PACKAGES := chassis devstack ops catalog_svc customer_svc email_svc inventory_svc notification_svc order_svc payment_svc search_svc
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test test-all lint typing proto proto-check image lock clean
+.PHONY: help install demo up down test test-all bench lint typing proto proto-check image lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test: $(STAMP) ## Unit, contract, integration and end-to-end tests (under 10 min
 test-all: $(STAMP) ## Every test, the long ones too
 	@$(BIN)/python -m devstack.opensearch || [ "$$CI" != true ]
 	@$(BIN)/pytest $(SIDE_BY_SIDE) $(ARGS)
+
+bench: $(STAMP) ## Measure an import beside its baseline: make bench FILE=products.jsonl.gz
+	@PYTHONPATH=.:gen $(BIN)/python bench/catalog_import.py $(or $(FILE),data/products.jsonl.gz)
 
 lint: $(STAMP) ## ruff, import layers, dependencies, protos, Dockerfile
 	@$(BIN)/ruff check .

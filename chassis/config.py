@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "POLYMART_"
+_KEY_LENGTH = 32
 
 
 class ConfigError(Exception):
@@ -49,6 +50,12 @@ def _address(text: str) -> str:
     return text
 
 
+def _token_key(text: str) -> str:
+    if len(text) < _KEY_LENGTH:
+        raise ValueError(f"must have at least {_KEY_LENGTH} characters, which nobody can guess")
+    return text
+
+
 def _has_space(text: str) -> bool:
     return any(c.isspace() for c in text)
 
@@ -58,6 +65,8 @@ MongoUrl = Annotated[str, AfterValidator(url_of("mongodb", "mongodb+srv"))]
 HttpUrl = Annotated[str, AfterValidator(url_of("http", "https"))]
 NatsUrl = Annotated[str, AfterValidator(url_of("nats", "tls"))]
 Address = Annotated[str, AfterValidator(_address)]
+# What tokens are signed with, the same in all replicas of a service.
+TokenKey = Annotated[str, AfterValidator(_token_key)]
 
 
 class ServiceConfig(BaseSettings):

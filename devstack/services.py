@@ -25,17 +25,19 @@ DEFAULT_DRAIN_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a service may know of: its databases on PostgreSQL by variable, engines, and other services."""
+    """What a service may know of: its databases on PostgreSQL by variable, engines, other services, and whether it
+    signs tokens."""
 
     databases: Mapping[str, str]
     engines: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
+    token_key: bool = False
 
 
 SERVICES: dict[str, Needs] = {
     "catalog_svc": Needs({}, ("mongodb",)),
     "inventory_svc": Needs({"POSTGRES_URL": "inventory"}),
-    "search_svc": Needs({}, ("elasticsearch",), ("catalog_svc", "inventory_svc")),
+    "search_svc": Needs({}, ("elasticsearch",), ("catalog_svc", "inventory_svc"), token_key=True),
     "order_svc": Needs({"POSTGRES_URL": "order"}, (), ("catalog_svc",)),
     "payment_svc": Needs({"POSTGRES_URL": "payment", "PROVIDER_URL": "provider"}),
     "customer_svc": Needs({"POSTGRES_URL": "customer"}, (), ("order_svc", "notification_svc")),
@@ -67,6 +69,8 @@ def service_environment(
         own |= engines.search_settings
     if "smtp" in needs.engines:
         own["SMTP_ADDRESS"] = engines.smtp_address
+    if needs.token_key:
+        own["TOKEN_KEY"] = engines.home.environ.get("POLYMART_TOKEN_KEY") or engines.home.password("token key")
     inherited = {
         name: value
         for name, value in engines.home.environ.items()

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from devstack.engines import SEARCH_ENGINE
 from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
-from ops import carts, customers, dlq, notifications, orders, replay, search, stock
+from ops import carts, customers, dlq, lifecycle, notifications, orders, replay, search, stock
 from ops import demo as demonstration
 from ops.clients import asynchronous, clients, console, fail, interruptible, print_data, running_stack
 from ops.importing import ImportReport, import_products, read_products
@@ -34,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Polymart: an event-driven commerce backend. Settings come from POLYMART_* variables.",
 )
-app.add_typer(orders.app, name="order")
+app.add_typer(lifecycle.app, name="order")
 app.add_typer(carts.app, name="cart")
 app.add_typer(stock.app, name="stock")
 app.add_typer(customers.app, name="customer")

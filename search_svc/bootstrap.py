@@ -19,17 +19,24 @@ from chassis.service import Check, Service, Servicer
 from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.elastic_sales import ElasticSales
 from search_svc.adapters.elastic_search import ElasticProductSearch
+from search_svc.adapters.elastic_search_log import ElasticSearchLog
 from search_svc.adapters.elastic_shown import ElasticShownProducts
+from search_svc.adapters.elastic_suggest import ElasticSuggestions
 from search_svc.adapters.engine import Engine
+from search_svc.adapters.grpc_product_types import GrpcProductTypes
 from search_svc.adapters.grpc_sources import GrpcSources
 from search_svc.adapters.indices import Indices
 from search_svc.adapters.order_history import OrderHistory
+from search_svc.adapters.synonyms_file import SynonymsFile
 from search_svc.application.popularity import Window
 from search_svc.application.ports import Index, Sales
+from search_svc.application.search_log import SearchCounts
 from search_svc.config import SearchConfig
+from search_svc.domain.synonyms import Synonyms
 from search_svc.entrypoints.grpc import SearchServicer
 from search_svc.entrypoints.keeper import IndexKeeper
 from search_svc.entrypoints.messages import HANDLERS, sales_handlers
+from search_svc.entrypoints.periodic import Periodic
 from search_svc.entrypoints.popularity import PopularityKeeper
 from search_svc.entrypoints.trending import TrendingLister
 
@@ -37,6 +44,9 @@ NAME = "search_svc"
 
 # The engine's work is by the request as much as by the document.
 _BATCH = 1_000
+# Seconds. What was searched for is lost with a process that is killed, if it wasn't written yet.
+_FLUSH = 5.0
+_REFRESH = 60.0
 
 
 def build(config: SearchConfig) -> Service:
@@ -48,7 +58,9 @@ def build(config: SearchConfig) -> Service:
     catalog = RpcClient(config.catalog_address, CatalogServiceStub)
     taxonomy = RpcClient(config.catalog_address, TaxonomyServiceStub)
     inventory = RpcClient(config.inventory_address, InventoryServiceStub)
-    indices, index = Indices(engine), ElasticIndex(engine)
+    indices, index, suggestions = Indices(engine), ElasticIndex(engine), ElasticSuggestions(engine)
+    searches = SearchCounts(ElasticSearchLog(engine, writer=uuid7()), SystemClock())
+    types = GrpcProductTypes(taxonomy)
     holder = uuid7()
     keeper = IndexKeeper(holder=holder, lease=indices, index=index, sources=GrpcSources(catalog, taxonomy, inventory))
     sales, window = ElasticSales(engine), Window(timedelta(hours=config.popularity_hours), SystemClock())
@@ -62,7 +74,10 @@ def build(config: SearchConfig) -> Service:
         window=window,
         interval=config.popularity_interval,
     )
-    trending = TrendingLister(sales=sales, index=index, products=ElasticShownProducts(engine), window=window)
+    trending = TrendingLister(
+        sales=sales, index=index, products=ElasticShownProducts(engine), window=window, token_key=config.token_key
+    )
+    synonyms = SynonymsFile(config.synonyms_file) if config.synonyms_file else Synonyms
     # Documents carry versions, so a message may come again.
     inbox: NoInbox[Index] = NoInbox(index)
     subscriptions = [
@@ -80,11 +95,27 @@ def build(config: SearchConfig) -> Service:
         servicers=[
             Servicer(
                 add_SearchServiceServicer_to_server,
-                SearchServicer(ElasticProductSearch(engine, indices), trending),
+                SearchServicer(
+                    ElasticProductSearch(engine, indices, lambda: types.known, synonyms),
+                    trending,
+                    completions=suggestions,
+                    spelling=suggestions,
+                    searches=searches,
+                    token_key=config.token_key,
+                ),
                 "polymart.search.v1.SearchService",
             )
         ],
-        workers=[keeper, *subscriptions, sold, popularity],
+        workers=[
+            # The first, so that what the last searches asked for is written, too.
+            Periodic("search log", _FLUSH, searches.flush, last=True),
+            Periodic("popular searches", _REFRESH, searches.tidy, searches.refresh),
+            Periodic("product types", _REFRESH, types.refresh),
+            keeper,
+            *subscriptions,
+            sold,
+            popularity,
+        ],
     )
 
 

@@ -33,6 +33,7 @@ def product_from_proto(message: product_pb2.Product) -> Product:
         tags=tuple(message.tags),
         attributes=dict(_attributes(message)),
         variants=tuple(_variants(message.variants)),
+        created=message.create_time.ToMicroseconds(),
     )
 
 
@@ -49,6 +50,11 @@ def availability_from_proto(level: int, version: int) -> SkuAvailability:
     if level not in _AVAILABILITY:
         raise ValueError(f"availability {level} is not known")
     return SkuAvailability(_AVAILABILITY[level], version)
+
+
+def availabilities_from_proto(levels: Iterable[int]) -> tuple[Availability, ...]:
+    """Raises ValueError for a level that isn't known here."""
+    return tuple(availability_from_proto(level, 0).level for level in levels)
 
 
 def sale_from_envelope(envelope: Envelope) -> Sale:

@@ -1,10 +1,11 @@
 """Keyset pages: page sizes and opaque page tokens, as AIP-158 has them."""
 
+import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -15,24 +16,30 @@ from chassis.rpc.validation import Validator
 P = TypeVar("P")
 Position = Mapping[str, str | int]
 
-_DIGEST = 8
+_DIGEST = 16
 
 
 def asked_page(
-    request: Any, check: Validator, read: Callable[[Position], P], *, default: int = 50, maximum: int = 500
+    request: Any,
+    check: Validator,
+    read: Callable[[Position], P],
+    *,
+    default: int = 50,
+    maximum: int = 500,
+    key: str = "",
 ) -> tuple[int, P | None]:
     """The rows that a list request asks for, `default` for 0 and never over `maximum`, and where its earlier page
     ended, None for the first page.
 
     What is wrong with either becomes a violation in `check`. `read` makes of a token's position what the service works
-    with; it raises what reading raises for one that the service never made.
+    with; it raises what reading raises for one that the service never made. `key` is what its tokens are signed with.
     """
     check.check(request.page_size >= 0, "page_size", "must not be negative")
     size = min(request.page_size or default, maximum)
     if not request.page_token:
         return size, None
     try:
-        return size, read(PageToken.decode(request.page_token, fingerprint(request)))
+        return size, read(PageToken.decode(request.page_token, fingerprint(request), key))
     except InvalidArgument as error:
         check.add(error.violations)
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -51,16 +58,19 @@ def fingerprint(request: Message) -> str:
 
 
 class PageToken:
-    """Where the last page ended, as an opaque string that fits only the request it was made for."""
+    """Where the last page ended, as an opaque string that fits only the request it was made for.
+
+    With a `key`, which all replicas of a service share, nobody else can make one.
+    """
 
     @staticmethod
-    def encode(position: Position, expect: str) -> str:
+    def encode(position: Position, expect: str, key: str = "") -> str:
         """`expect` is the request's `fingerprint`."""
         body = json.dumps(dict(position), separators=(",", ":")).encode()
-        return urlsafe_b64encode(_digest(body, expect) + body).decode().rstrip("=")
+        return urlsafe_b64encode(_digest(body, expect, key) + body).decode().rstrip("=")
 
     @staticmethod
-    def decode(token: str, expect: str) -> dict[str, str | int]:
+    def decode(token: str, expect: str, key: str = "") -> dict[str, str | int]:
         """The position; empty for an empty token, which asks for the first page.
 
         Raises InvalidArgument for what isn't a token, or is one of a request that asked something else.
@@ -72,11 +82,11 @@ class PageToken:
         except (Base64Error, ValueError):
             raw = b""
         digest, body = raw[:_DIGEST], raw[_DIGEST:]
-        if not body or digest != _digest(body, expect):
+        if not body or not hmac.compare_digest(digest, _digest(body, expect, key)):
             raise InvalidArgument([Violation("page_token", "is not a token of this request's earlier page")])
         position: dict[str, str | int] = json.loads(body)
         return position
 
 
-def _digest(body: bytes, expect: str) -> bytes:
-    return blake2b(body, digest_size=_DIGEST, key=expect.encode()[:64]).digest()
+def _digest(body: bytes, expect: str, key: str) -> bytes:
+    return hmac.digest(key.encode(), expect.encode() + b"\0" + body, sha256)[:_DIGEST]

@@ -5,6 +5,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chassis.money import Money
+from search_svc.adapters.terms import (
+    attribute_term,
+    level_term,
+    number_key,
+    number_step,
+    price_key,
+    price_step,
+    shown_value,
+)
 from search_svc.domain.popularity import Popularity
 from search_svc.domain.product import (
     AttributeValue,
@@ -18,29 +27,9 @@ from search_svc.domain.product import (
 )
 from search_svc.domain.words import joined, measures, thing, words
 
-_SEPARATOR = "\x1f"
 _LONGEST_VALUE = 60
 _PART_NUMBER = re.compile(r"mpn|(?:part|model|oem|manufacturer).*(?:number|code|no)|ean|gtin|upc", re.IGNORECASE)
 _PLAIN = re.compile(r"\W|_")
-
-
-def price_key(currency: str, nanos: int) -> str:
-    """An amount as a string that sorts by currency, then amount; exact on every engine, as numbers over 2^53 aren't."""
-    return f"{currency}{nanos:019d}"
-
-
-def shown_value(value: AttributeValue) -> str:
-    """An attribute's value as facets show it: whole numbers without a fraction, flags as true and false."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
-    return value
-
-
-def attribute_term(name: str, value: str = "") -> str:
-    """An attribute as one term; without a value, what the terms of all its values begin with."""
-    return f"{name.replace(_SEPARATOR, ' ')}{_SEPARATOR}{value}"
 
 
 def product_to_document(product: Product) -> dict[str, Any]:
@@ -80,6 +69,9 @@ def product_to_document(product: Product) -> dict[str, Any]:
         "in_stock": product.best_availability is not Availability.OUT,
         "prices": sorted({price_key(v.price.currency, v.price.nanos) for v in product.variants}),
         "price_from": price_key(price_from.currency, price_from.nanos) if price_from else None,
+        **_counted(product),
+        "spelling": " ".join(filter(None, (product.name, product.brand, *product.category.path))),
+        "created": product.created,
         "rest": rest,
     }
 
@@ -92,6 +84,7 @@ def product_from_document(source: Mapping[str, Any]) -> Product:
         product_id=source["product_id"],
         version=source["version"],
         active=source["shown"],
+        created=source["created"],
         name=source["name"],
         description=rest.get("description", ""),
         brand=source["brand"],
@@ -128,6 +121,18 @@ def category_to_document(category: Category) -> dict[str, Any]:
 
 def category_from_document(category_id: str, source: Mapping[str, Any]) -> Category:
     return Category(category_id, tuple(source["path"]), source["version"])
+
+
+def _counted(product: Product) -> dict[str, Any]:
+    """What facets choose from and count by."""
+    numbers = {name: v for name, v in sorted(product.attributes.items()) if isinstance(v, float)}
+    return {
+        "availability": product.best_availability.name,
+        "category_levels": [level_term(depth, path) for depth, path in enumerate(product.categories, 1)],
+        "numbers": [attribute_term(name, number_key(number)) for name, number in numbers.items()],
+        "number_steps": [attribute_term(name, number_step(number)) for name, number in numbers.items()],
+        "price_steps": sorted({price_step(v.price.currency, v.price.nanos) for v in product.variants}),
+    }
 
 
 def code_forms(text: str) -> set[str]:

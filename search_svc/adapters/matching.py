@@ -41,8 +41,8 @@ class Asked:
         return cls(text, terms(text, alike), fewer)
 
     def corrected(self, corrections: Mapping[str, Sequence[str]]) -> "Asked":
-        """With words replaced by those that may have been meant."""
-        changed = [Term(tuple(corrections.get(term.forms[0], term.forms))) for term in self.terms]
+        """With words replaced by those that may have been meant; the words misspelt are in small letters."""
+        changed = [Term(tuple(corrections.get(term.forms[0].lower(), term.forms))) for term in self.terms]
         return Asked(" ".join(term.forms[0] for term in changed), changed, self.fewer)
 
 
@@ -70,9 +70,6 @@ class Ranking:
 
 def ranking(asked: Asked) -> Ranking:
     text = " ".join(asked.text.split())
-    code: Clause = {
-        "constant_score": {"filter": {"terms": {"codes": sorted(code_forms(text.lower()))}}, "boost": _CODE}
-    }
     found = {
         "bool": {
             "should": [_term("text", term) for term in asked.terms],
@@ -80,9 +77,9 @@ def ranking(asked: Asked) -> Ranking:
         }
     }
     views: dict[str, Clause] = {
-        "words": {"bool": {"should": [found, code], "minimum_should_match": 1}},
+        "words": {"bool": {"should": [found, _code(text)], "minimum_should_match": 1}},
         "name": {"bool": {"should": [_term("title", term, _NAME) for term in asked.terms]}},
-        "together": together(asked),
+        "together": _together(asked),
         "fields": {
             "multi_match": {
                 "query": text,
@@ -110,8 +107,16 @@ def matching(asked: Asked, conditions: Sequence[Clause]) -> Clause:
     return ranking(asked).query(conditions)
 
 
-def together(asked: Asked) -> Clause:
-    """Documents that have every term."""
+def answering(asked: Asked) -> Clause:
+    """Documents that have all that is asked for."""
+    return {"bool": {"should": [_together(asked), _code(asked.text)]}}
+
+
+def _code(text: str) -> Clause:
+    return {"constant_score": {"filter": {"terms": {"codes": sorted(code_forms(text.lower()))}}, "boost": _CODE}}
+
+
+def _together(asked: Asked) -> Clause:
     return {"bool": {"must": [_term("text", term) for term in asked.terms] or [{"match_none": {}}]}}
 
 

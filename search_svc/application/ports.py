@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Generic, Protocol, TypeVar
 
 from chassis.errors import PolymartError, Unavailable
 from search_svc.domain.popularity import PopularityRecord, Sale
 from search_svc.domain.product import Category, Product, SkuAvailability, SkuRecord
-from search_svc.domain.query import IndexStatus, Position, Query, Results
+from search_svc.domain.query import IndexStatus, Position, Query, Relaxed, Results
+from search_svc.domain.suggestion import Completion, SearchedText
 
 D = TypeVar("D", Product, SkuRecord, Category, PopularityRecord, Sale)
 
@@ -81,10 +83,10 @@ class Index(Protocol):
 class ProductSearch(Protocol):
     """Queries over what the last refresh saw. Raise IndexMissing, Unavailable."""
 
-    async def search(self, query: Query, *, size: int, after: Position | None, fuzzy: bool) -> Results: ...
+    async def search(self, query: Query, *, size: int, after: Position | None, relaxed: Relaxed) -> Results: ...
 
     async def matches(self, text: str) -> bool:
-        """Whether any product matches, whatever the filters."""
+        """Whether any product has all that the text asks for, whatever the filters."""
         ...
 
     async def status(self) -> IndexStatus: ...
@@ -123,6 +125,43 @@ class Sources(Protocol):
 
     def availability(self) -> AsyncIterator[Mapping[str, SkuAvailability]]:
         """The availability of every SKU that was ever stocked, a few hundred at a time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What begins as was typed, the best first."""
+
+    products: Sequence[Completion] = ()
+    brands: Sequence[str] = ()
+    categories: Sequence[str] = ()
+
+
+class Completions(Protocol):
+    async def complete(self, text: str, size: int) -> Completed:
+        """At least `size` products, if there are so many. Raises IndexMissing, Unavailable."""
+        ...
+
+
+class Spelling(Protocol):
+    async def corrections(self, text: str) -> Sequence[str]:
+        """A few other spellings in the index's own words, the likeliest first. Raises IndexMissing, Unavailable."""
+        ...
+
+
+class SearchLog(Protocol):
+    """What was searched for, by day and text. Raise Unavailable."""
+
+    async def write(self, day: date, counts: Mapping[str, SearchedText]) -> None:
+        """What this process has counted on a day so far, by text; it replaces what it wrote of them before."""
+        ...
+
+    async def read(self, since: date, *, without_hits: bool, most: int) -> Sequence[SearchedText]:
+        """Over all processes, the most frequent first; with `without_hits` by how often nothing was found."""
+        ...
+
+    async def forget(self, before: date, most: int) -> None:
+        """Drop all days before one, and the oldest ones where there are over `most` entries."""
         ...
 
 

@@ -66,7 +66,7 @@ class Variant:
 @dataclass(frozen=True, slots=True)
 class Product:
     """One version of a product; of a deleted one only id and version remain. Only an `active` one is shown.
-    `availability` is by SKU."""
+    `availability` is by SKU, `created` in microseconds since 1970."""
 
     product_id: str
     version: int
@@ -80,6 +80,7 @@ class Product:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     availability: Mapping[str, SkuAvailability] = field(default_factory=dict)
+    created: int = 0
     popularity: Popularity = field(default_factory=Popularity)
 
     @property

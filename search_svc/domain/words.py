@@ -80,8 +80,9 @@ def joined(text: str) -> Iterator[str]:
 
 
 def terms(text: str, alike: Alike = lambda asked: ()) -> list[Term]:
-    """What a shopper asks for, each term once. `alike` knows what else it is called."""
-    written = [*_as_written(text)]
+    """What a shopper asks for, each term once; where there is no word in it, the text itself. `alike` knows what else
+    things are called."""
+    written = [*_as_written(text)] or [text]
     written = [word for word in written if word.lower() not in _LINKS] or written
     if len(written) > _MOST_JOINED:
         return [Term((word,)) for word in dict.fromkeys(written)]
@@ -90,8 +91,8 @@ def terms(text: str, alike: Alike = lambda asked: ()) -> list[Term]:
         forms[place].append(first + second)
         forms[place + 1].append(first + second)
     for begin, end, other in alike([_singular(word.lower()) for word in written]):
-        for place in forms[begin:end]:
-            place.append(other)
+        for names in forms[begin:end]:
+            names.append(other)
     return [Term(each) for each in dict.fromkeys(tuple(dict.fromkeys(each)) for each in forms)]
 
 

@@ -14,16 +14,19 @@ _CATEGORY_LENGTH = 7_500
 
 
 class TrendingLister:
-    def __init__(self, *, sales: Sales, index: Index, products: ShownProducts, window: Window):
+    """`token_key` signs page tokens."""
+
+    def __init__(self, *, sales: Sales, index: Index, products: ShownProducts, window: Window, token_key: str):
         self._sales = sales
         self._index = index
         self._products = products
         self._window = window
+        self._token_key = token_key
 
     async def list(self, request: pb.ListTrendingProductsRequest) -> pb.ListTrendingProductsResponse:
         check = Validator(request)
         check.check(len(request.category) <= _CATEGORY_LENGTH, "category", "is too long")
-        size, page = asked_page(request, check, _place, default=_PAGE, maximum=_LARGEST_PAGE)
+        size, page = asked_page(request, check, _place, default=_PAGE, maximum=_LARGEST_PAGE, key=self._token_key)
         check.done()
         since, after = page or (self._window.start, None)
         found = await trending_products(
@@ -40,7 +43,7 @@ class TrendingLister:
         if found.more:
             last, units = found.products[-1]
             position: Position = {"since": since, "units": units, "id": last.product_id}
-            response.next_page_token = PageToken.encode(position, fingerprint(request))
+            response.next_page_token = PageToken.encode(position, fingerprint(request), self._token_key)
         return response
 
 

@@ -74,4 +74,5 @@ def test_a_service_is_told_of_its_own_stores_alone(folder: Path, plain: dict[str
         "POLYMART_ELASTICSEARCH_URL",
         "POLYMART_CATALOG_ADDRESS",
         "POLYMART_INVENTORY_ADDRESS",
+        "POLYMART_TOKEN_KEY",
     }

@@ -24,6 +24,7 @@ from polymart.catalog.v1.events_pb2 import CategoryChanged, ProductCreated, Prod
 from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ACTIVE
 from polymart.catalog.v1.product_pb2 import Product as ProductMessage
 from polymart.catalog.v1.product_pb2 import Variant as VariantMessage
+from polymart.catalog.v1.product_type_pb2 import ProductType
 from polymart.inventory.v1 import inventory_service_pb2, inventory_service_pb2_grpc
 from polymart.inventory.v1.events_pb2 import StockAvailabilityChanged
 from polymart.inventory.v1.stock_pb2 import AVAILABILITY_IN_STOCK, Availability
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from polymart.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
 
 LIMIT = 10.0
+TOKEN_KEY = "a key of the tests, of enough characters"
 
 
 def product(product_id: str, name: str = "Mug", *skus: str, version: int = 1, **fields: Any) -> ProductMessage:
@@ -107,6 +109,7 @@ class Peers(
         self.products: dict[str, catalog_service_pb2.ProductState] = {}
         self.categories: dict[str, Category] = {}
         self.availability: dict[str, inventory_service_pb2.SkuAvailability] = {}
+        self.types: list[ProductType] = []
         self.streams = 0
         self.breaks = 0  # so many streams of products yet to break off
         self.open = asyncio.Event()
@@ -150,6 +153,11 @@ class Peers(
         return taxonomy_service_pb2.ListCategoriesResponse(
             categories=known[begin : begin + 3], next_page_token=following
         )
+
+    async def ListProductTypes(
+        self, request: taxonomy_service_pb2.ListProductTypesRequest, context: object
+    ) -> taxonomy_service_pb2.ListProductTypesResponse:
+        return taxonomy_service_pb2.ListProductTypesResponse(product_types=self.types)
 
     async def StreamAvailability(
         self, request: inventory_service_pb2.StreamAvailabilityRequest, context: object
@@ -271,6 +279,7 @@ async def search_service(url: str, nats: Nats, peers: Peers) -> Search:
         nats_url=nats._url,
         catalog_address=peers.address,
         inventory_address=peers.address,
+        token_key=TOKEN_KEY,
         popularity_interval=0.1,
         drain_seconds=5,
     )

@@ -24,6 +24,7 @@ from search_svc.domain.popularity import popularity_of
 from tests.conftest import until
 from tests.integration.search.support import (
     LIMIT,
+    TOKEN_KEY,
     Search,
     cancelled,
     confirmed,
@@ -167,9 +168,9 @@ async def test_every_fault_of_a_request_is_named(search: Search) -> None:
     )  # fmt: skip
     asked = pb.ListTrendingProductsRequest(page_size=1)
     token = (await search.stub.ListTrendingProducts(asked, timeout=LIMIT)).next_page_token
-    tokens = [token[:-3], PageToken.encode({}, fingerprint(asked))]
+    tokens = [token[:-3], PageToken.encode({}, fingerprint(asked), TOKEN_KEY)]
     tokens += [
-        PageToken.encode(position, fingerprint(asked))
+        PageToken.encode(position, fingerprint(asked), TOKEN_KEY)
         for position in ({"since": 10**30, "units": 1, "id": "a"}, {"since": "1", "units": 1, "id": "a"})
     ]
     for each in tokens:

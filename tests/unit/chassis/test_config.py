@@ -2,7 +2,17 @@
 
 import pytest
 
-from chassis.config import Address, ConfigError, HttpUrl, MongoUrl, PostgresUrl, ServiceConfig, load, split_address
+from chassis.config import (
+    Address,
+    ConfigError,
+    HttpUrl,
+    MongoUrl,
+    PostgresUrl,
+    ServiceConfig,
+    TokenKey,
+    load,
+    split_address,
+)
 
 
 class ShopConfig(ServiceConfig):
@@ -83,3 +93,14 @@ def test_made_by_hand_it_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -
 def test_an_address_splits_into_host_and_port() -> None:
     assert split_address("127.0.0.1:80") == ("127.0.0.1", 80)
     assert split_address("[::1]:80") == ("::1", 80)
+
+
+class SigningConfig(ServiceConfig):
+    token_key: TokenKey
+
+
+def test_a_key_that_could_be_guessed_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(SigningConfig, {"POLYMART_TOKEN_KEY": "secret"})
+    assert caught.value.problems == ["POLYMART_TOKEN_KEY: must have at least 32 characters, which nobody can guess"]
+    assert load(SigningConfig, {"POLYMART_TOKEN_KEY": "x" * 32}).token_key == "x" * 32

@@ -170,6 +170,23 @@ def test_a_token_fits_only_the_request_it_was_made_for() -> None:
         PageToken.decode(token, fingerprint(ListOrdersRequest(customer_id="d")))
 
 
+def test_a_signed_token_is_made_by_nobody_without_the_key() -> None:
+    request, position = ListOrdersRequest(customer_id="c"), {"before": "x"}
+    made_for = fingerprint(request)
+    token = PageToken.encode(position, made_for, "key")
+    assert PageToken.decode(token, made_for, "key") == position
+    for forged in (PageToken.encode(position, made_for), PageToken.encode(position, made_for, "another key")):
+        with pytest.raises(InvalidArgument):
+            PageToken.decode(forged, made_for, "key")
+    with pytest.raises(InvalidArgument):
+        PageToken.decode(token, made_for, "another key")
+    request.page_token = token
+    check = Validator(request)
+    assert asked_page(request, check, before, key="key") == (50, "x")
+    assert asked_page(request, check, before, key="another key") == (50, None)
+    assert violations(check).keys() == {"page_token"}
+
+
 # Errors
 
 

@@ -39,6 +39,7 @@ live = st.builds(
     attributes=st.dictionaries(text, values, max_size=4),
     variants=st.lists(variants, min_size=1, max_size=3).map(tuple),
     availability=st.dictionaries(text, availabilities, max_size=3),
+    created=st.integers(0, 2**53),
     popularity=popularities,
 )
 products = live | st.builds(Product, keys, st.integers(1, 2**62), deleted=st.just(True))

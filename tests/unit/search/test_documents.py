@@ -3,16 +3,16 @@
 import json
 
 from hypothesis import given
+from hypothesis import strategies as st
 
 from search_svc.adapters.documents import (
-    price_key,
     product_from_document,
     product_to_document,
-    shown_value,
     sku_from_document,
     sku_to_document,
 )
 from search_svc.adapters.mappings import MAPPINGS, PARTS, PRODUCTS
+from search_svc.adapters.terms import number_key, number_of, number_step, price_key, shown_value
 from search_svc.domain.product import Product, SkuRecord
 from tests.unit.search import strategies as some
 
@@ -36,6 +36,23 @@ def test_a_sku_comes_back_from_its_document_as_it_was(record: SkuRecord) -> None
 @given(some.amounts, some.amounts)
 def test_price_keys_sort_as_amounts(one: int, other: int) -> None:
     assert (price_key("GBP", one) < price_key("GBP", other)) == (one < other)
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(numbers, numbers)
+def test_number_keys_sort_as_numbers_and_can_be_read_back(one: float, other: float) -> None:
+    assert (number_key(one) < number_key(other)) == (one < other)
+    assert number_of(number_key(one)) == one
+
+
+@given(numbers | st.integers(-99, 99).map(float) | st.decimals(-99, 99, places=1).map(float))
+def test_a_step_is_the_number_below_of_two_digits(number: float) -> None:
+    step = number_of(number_step(number))
+    assert step <= number
+    assert f"{step:.1e}" == f"{step:e}".replace("00000e", "e") or abs(number) > 1.7e308
+    assert abs(number - step) <= abs(step) / 10
 
 
 def test_values_are_shown_as_a_shopper_reads_them() -> None:

@@ -35,6 +35,8 @@ class _SortOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SortOrder.V
     """Cheapest first."""
     SORT_ORDER_PRICE_DESC: _SortOrder.ValueType  # 2
     """Dearest first."""
+    SORT_ORDER_NEWEST: _SortOrder.ValueType  # 3
+    """What was stored last first."""
 
 class SortOrder(_SortOrder, metaclass=_SortOrderEnumTypeWrapper):
     """How hits are ordered."""
@@ -45,7 +47,65 @@ SORT_ORDER_PRICE_ASC: SortOrder.ValueType  # 1
 """Cheapest first."""
 SORT_ORDER_PRICE_DESC: SortOrder.ValueType  # 2
 """Dearest first."""
+SORT_ORDER_NEWEST: SortOrder.ValueType  # 3
+"""What was stored last first."""
 Global___SortOrder: _TypeAlias = SortOrder  # noqa: Y015
+
+class _Relaxation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RelaxationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Relaxation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RELAXATION_UNSPECIFIED: _Relaxation.ValueType  # 0
+    """Nothing: a product has all that the text asks for, or only the filters are against it."""
+    RELAXATION_TYPOS: _Relaxation.ValueType  # 1
+    """Words were taken for other words, spelt much like them."""
+    RELAXATION_FEWER_WORDS: _Relaxation.ValueType  # 2
+    """Hits have some of the words only."""
+
+class Relaxation(_Relaxation, metaclass=_RelaxationEnumTypeWrapper):
+    """What a search gives up to find something."""
+
+RELAXATION_UNSPECIFIED: Relaxation.ValueType  # 0
+"""Nothing: a product has all that the text asks for, or only the filters are against it."""
+RELAXATION_TYPOS: Relaxation.ValueType  # 1
+"""Words were taken for other words, spelt much like them."""
+RELAXATION_FEWER_WORDS: Relaxation.ValueType  # 2
+"""Hits have some of the words only."""
+Global___Relaxation: _TypeAlias = Relaxation  # noqa: Y015
+
+class _CompletionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CompletionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CompletionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COMPLETION_KIND_UNSPECIFIED: _CompletionKind.ValueType  # 0
+    """Never answered."""
+    COMPLETION_KIND_PRODUCT: _CompletionKind.ValueType  # 1
+    """A product's name."""
+    COMPLETION_KIND_BRAND: _CompletionKind.ValueType  # 2
+    """A brand."""
+    COMPLETION_KIND_CATEGORY: _CompletionKind.ValueType  # 3
+    """A category; its path."""
+    COMPLETION_KIND_SEARCH: _CompletionKind.ValueType  # 4
+    """What others searched for often."""
+
+class CompletionKind(_CompletionKind, metaclass=_CompletionKindEnumTypeWrapper):
+    """What a completion is."""
+
+COMPLETION_KIND_UNSPECIFIED: CompletionKind.ValueType  # 0
+"""Never answered."""
+COMPLETION_KIND_PRODUCT: CompletionKind.ValueType  # 1
+"""A product's name."""
+COMPLETION_KIND_BRAND: CompletionKind.ValueType  # 2
+"""A brand."""
+COMPLETION_KIND_CATEGORY: CompletionKind.ValueType  # 3
+"""A category; its path."""
+COMPLETION_KIND_SEARCH: CompletionKind.ValueType  # 4
+"""What others searched for often."""
+Global___CompletionKind: _TypeAlias = CompletionKind  # noqa: Y015
 
 @_typing.final
 class SearchProductsRequest(_message.Message):
@@ -59,6 +119,9 @@ class SearchProductsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SORT_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
+    SKIP_FACETS_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """What the shopper typed, at most 256 characters."""
     page_size: _builtins.int
@@ -67,13 +130,19 @@ class SearchProductsRequest(_message.Message):
     """The next_page_token of the page before; the other fields must be the same."""
     sort: Global___SortOrder.ValueType
     """The order of hits; by relevance if unset."""
+    explain: _builtins.bool
+    """Say for every hit where its score comes from, for an operator; it costs a query for each part."""
+    skip_facets: _builtins.bool
+    """Answer without facets, which are most of the work."""
+    currency_code: _builtins.str
+    """ISO 4217 code of the price ranges in the answer; if unset that of the price filter, or the hits' most common one."""
     @_builtins.property
     def filter(self) -> Global___SearchFilter:
         """What a hit must be."""
 
     @_builtins.property
     def attribute_facets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Attribute names to count values of beside brand and category, at most 10."""
+        """Attributes to count values of, at most 10. Where none is named, those are chosen that tell the hits apart."""
 
     def __init__(
         self,
@@ -84,10 +153,13 @@ class SearchProductsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         sort: Global___SortOrder.ValueType = ...,
+        explain: _builtins.bool = ...,
+        skip_facets: _builtins.bool = ...,
+        currency_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute_facets", b"attribute_facets", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "sort", b"sort", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute_facets", b"attribute_facets", "currency_code", b"currency_code", "explain", b"explain", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "skip_facets", b"skip_facets", "sort", b"sort", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -104,6 +176,8 @@ class SearchFilter(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     IN_STOCK_FIELD_NUMBER: _builtins.int
+    PRICE_RANGES_FIELD_NUMBER: _builtins.int
+    AVAILABILITIES_FIELD_NUMBER: _builtins.int
     in_stock: _builtins.bool
     """Only products of which a variant can be bought now."""
     @_builtins.property
@@ -116,11 +190,19 @@ class SearchFilter(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeFilter]:
-        """Each of these attributes has one of the values given."""
+        """Each of these attributes has one of the values given, or lies in one of the ranges."""
 
     @_builtins.property
     def price(self) -> Global___PriceRange:
         """A variant's price lies in this range."""
+
+    @_builtins.property
+    def price_ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceRange]:
+        """A variant's price lies in one of these ranges, as the facet "price" offers them, at most 20."""
+
+    @_builtins.property
+    def availabilities(self) -> _containers.RepeatedScalarFieldContainer[_stock_pb2.Availability.ValueType]:
+        """The best availability among the variants is one of these."""
 
     def __init__(
         self,
@@ -130,10 +212,12 @@ class SearchFilter(_message.Message):
         attributes: _abc.Iterable[Global___AttributeFilter] | None = ...,
         price: Global___PriceRange | None = ...,
         in_stock: _builtins.bool = ...,
+        price_ranges: _abc.Iterable[Global___PriceRange] | None = ...,
+        availabilities: _abc.Iterable[_stock_pb2.Availability.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "brands", b"brands", "categories", b"categories", "in_stock", b"in_stock", "price", b"price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "availabilities", b"availabilities", "brands", b"brands", "categories", b"categories", "in_stock", b"in_stock", "price", b"price", "price_ranges", b"price_ranges"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -147,35 +231,83 @@ class AttributeFilter(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    RANGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The attribute's name."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Values as facets show them; one must match."""
+        """Values as facets show them; one must match, or a range."""
+
+    @_builtins.property
+    def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___NumberRange]:
+        """Ranges of numbers, at most 20."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         values: _abc.Iterable[_builtins.str] | None = ...,
+        ranges: _abc.Iterable[Global___NumberRange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "ranges", b"ranges", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttributeFilter: _TypeAlias = AttributeFilter  # noqa: Y015
 
 @_typing.final
+class NumberRange(_message.Message):
+    """A range of numbers, with at least one bound."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    BELOW_FIELD_NUMBER: _builtins.int
+    min: _builtins.float
+    """The lowest number."""
+    max: _builtins.float
+    """The highest number."""
+    below: _builtins.float
+    """What all numbers are below."""
+    def __init__(
+        self,
+        *,
+        min: _builtins.float | None = ...,
+        max: _builtins.float | None = ...,
+        below: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_below", b"_below", "_max", b"_max", "_min", b"_min", "below", b"below", "max", b"max", "min", b"min"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_below", b"_below", "_max", b"_max", "_min", b"_min", "below", b"below", "max", b"max", "min", b"min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__below: _TypeAlias = _typing.Literal["below"]  # noqa: Y015
+    _WhichOneofArgType__below: _TypeAlias = _typing.Literal["_below", b"_below"]  # noqa: Y015
+    _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
+    _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
+    _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
+    _WhichOneofArgType__min: _TypeAlias = _typing.Literal["_min", b"_min"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__below) -> _WhichOneofReturnType__below | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min) -> _WhichOneofReturnType__min | None: ...
+
+Global___NumberRange: _TypeAlias = NumberRange  # noqa: Y015
+
+@_typing.final
 class PriceRange(_message.Message):
-    """A range of prices in one currency, both ends included."""
+    """A range of prices in one currency."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     MIN_FIELD_NUMBER: _builtins.int
     MAX_FIELD_NUMBER: _builtins.int
+    BELOW_FIELD_NUMBER: _builtins.int
     currency_code: _builtins.str
     """ISO 4217 code."""
     @_builtins.property
@@ -186,16 +318,21 @@ class PriceRange(_message.Message):
     def max(self) -> _money_pb2.Money:
         """Highest price, none if unset."""
 
+    @_builtins.property
+    def below(self) -> _money_pb2.Money:
+        """What all prices are below, none if unset."""
+
     def __init__(
         self,
         *,
         currency_code: _builtins.str = ...,
         min: _money_pb2.Money | None = ...,
         max: _money_pb2.Money | None = ...,
+        below: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max", b"max", "min", b"min"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "max", b"max", "min", b"min"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "max", b"max", "min", b"min"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "currency_code", b"currency_code", "max", b"max", "min", b"min"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,17 +348,26 @@ class SearchProductsResponse(_message.Message):
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     FACETS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RELAXED_FIELD_NUMBER: _builtins.int
+    DID_YOU_MEAN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_IS_MINIMUM_FIELD_NUMBER: _builtins.int
     total_size: _builtins.int
-    """All hits on all pages."""
+    """All hits on all pages, counted up to 10,000."""
     next_page_token: _builtins.str
     """Empty on the last page."""
+    relaxed: Global___Relaxation.ValueType
+    """What was given up because no product has all that the text asks for."""
+    did_you_mean: _builtins.str
+    """Another spelling, in the catalog's own words, that finds more than the text as it was typed; empty if there is none."""
+    total_size_is_minimum: _builtins.bool
+    """True where there are more hits than total_size."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchHit]:
         """One page of hits."""
 
     @_builtins.property
     def facets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Facet]:
-        """Brand, category and the attributes asked for, counted over all hits."""
+        """Brand, category, price, availability and attributes, counted over all hits."""
 
     def __init__(
         self,
@@ -230,10 +376,13 @@ class SearchProductsResponse(_message.Message):
         total_size: _builtins.int = ...,
         facets: _abc.Iterable[Global___Facet] | None = ...,
         next_page_token: _builtins.str = ...,
+        relaxed: Global___Relaxation.ValueType = ...,
+        did_you_mean: _builtins.str = ...,
+        total_size_is_minimum: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["facets", b"facets", "hits", b"hits", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did_you_mean", b"did_you_mean", "facets", b"facets", "hits", b"hits", "next_page_token", b"next_page_token", "relaxed", b"relaxed", "total_size", b"total_size", "total_size_is_minimum", b"total_size_is_minimum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -276,6 +425,7 @@ class SearchHit(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     PRODUCT_VERSION_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     """The product's id."""
     name: _builtins.str
@@ -302,6 +452,10 @@ class SearchHit(_message.Message):
     def attributes(self) -> _containers.MessageMap[_builtins.str, _product_pb2.AttributeValue]:
         """Its attributes."""
 
+    @_builtins.property
+    def explanation(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorePart]:
+        """Where the score comes from, if it was asked for."""
+
     def __init__(
         self,
         *,
@@ -315,14 +469,45 @@ class SearchHit(_message.Message):
         score: _builtins.float = ...,
         attributes: _abc.Mapping[_builtins.str, _product_pb2.AttributeValue] | None = ...,
         product_version: _builtins.int = ...,
+        explanation: _abc.Iterable[Global___ScorePart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price_from", b"price_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "availability", b"availability", "brand", b"brand", "category_path", b"category_path", "highlight", b"highlight", "name", b"name", "price_from", b"price_from", "product_id", b"product_id", "product_version", b"product_version", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "availability", b"availability", "brand", b"brand", "category_path", b"category_path", "explanation", b"explanation", "highlight", b"highlight", "name", b"name", "price_from", b"price_from", "product_id", b"product_id", "product_version", b"product_version", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchHit: _TypeAlias = SearchHit  # noqa: Y015
+
+@_typing.final
+class ScorePart(_message.Message):
+    """A part of a score: it is the sum of its parts, times those of them that are factors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    FACTOR_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What it is for, as "name" or "out of stock"."""
+    value: _builtins.float
+    """What it adds, or multiplies by."""
+    factor: _builtins.bool
+    """Whether it multiplies."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+        factor: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["factor", b"factor", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScorePart: _TypeAlias = ScorePart  # noqa: Y015
 
 @_typing.final
 class Facet(_message.Message):
@@ -332,21 +517,27 @@ class Facet(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"brand", "category" or "attributes.<name>"."""
+    """"brand", "category", "price", "availability" or "attributes.<name>"."""
+    unit: _builtins.str
+    """What numbers count, such as mm, where a product type says so."""
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___FacetValue]:
-        """The most frequent first, at most 20."""
+        """The most frequent first, at most 20; ranges from low to high. Of categories the top level, or for each one that is
+        filtered by the path down to it and its children, a parent before its children.
+        """
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         values: _abc.Iterable[Global___FacetValue] | None = ...,
+        unit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "unit", b"unit", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,19 +551,35 @@ class FacetValue(_message.Message):
 
     VALUE_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    PRICE_RANGE_FIELD_NUMBER: _builtins.int
+    NUMBER_RANGE_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
     value: _builtins.str
-    """The value; a category as its path's names joined by " > "."""
+    """The value; a category as its path's names joined by " > ", an availability as IN_STOCK, LOW or OUT."""
     count: _builtins.int
     """Products that have it."""
+    depth: _builtins.int
+    """Of a category how deep it lies, 1 at the top."""
+    @_builtins.property
+    def price_range(self) -> Global___PriceRange:
+        """Of a range of prices; fits a filter's price_ranges."""
+
+    @_builtins.property
+    def number_range(self) -> Global___NumberRange:
+        """Of a range of numbers; fits an attribute filter's ranges."""
+
     def __init__(
         self,
         *,
         value: _builtins.str = ...,
         count: _builtins.int = ...,
+        price_range: Global___PriceRange | None = ...,
+        number_range: Global___NumberRange | None = ...,
+        depth: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["number_range", b"number_range", "price_range", b"price_range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "depth", b"depth", "number_range", b"number_range", "price_range", b"price_range", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -428,6 +635,170 @@ class IndexStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IndexStatus: _TypeAlias = IndexStatus  # noqa: Y015
+
+@_typing.final
+class SuggestCompletionsRequest(_message.Message):
+    """Request of SuggestCompletions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """What was typed so far, at most 256 characters."""
+    page_size: _builtins.int
+    """At most so many completions, 10 if 0, never over 20."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestCompletionsRequest: _TypeAlias = SuggestCompletionsRequest  # noqa: Y015
+
+@_typing.final
+class SuggestCompletionsResponse(_message.Message):
+    """Response of SuggestCompletions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Completion]:
+        """The best first; products fill what brands, categories and searches leave."""
+
+    def __init__(
+        self,
+        *,
+        completions: _abc.Iterable[Global___Completion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestCompletionsResponse: _TypeAlias = SuggestCompletionsResponse  # noqa: Y015
+
+@_typing.final
+class Completion(_message.Message):
+    """What may be meant by what was typed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text to put in its place: a name, or a category's path joined by " > "."""
+    kind: Global___CompletionKind.ValueType
+    """What it is."""
+    product_id: _builtins.str
+    """The product's id, for products."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        kind: Global___CompletionKind.ValueType = ...,
+        product_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "product_id", b"product_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Completion: _TypeAlias = Completion  # noqa: Y015
+
+@_typing.final
+class ListSearchedTextsRequest(_message.Message):
+    """Request of ListSearchedTexts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: _builtins.int
+    WITHOUT_HITS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    days: _builtins.int
+    """Of so many days up to now, 7 if 0, at most 30."""
+    without_hits: _builtins.bool
+    """Only texts that found nothing as they were typed."""
+    page_size: _builtins.int
+    """At most so many, 50 if 0, never over 500."""
+    def __init__(
+        self,
+        *,
+        days: _builtins.int = ...,
+        without_hits: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "page_size", b"page_size", "without_hits", b"without_hits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSearchedTextsRequest: _TypeAlias = ListSearchedTextsRequest  # noqa: Y015
+
+@_typing.final
+class ListSearchedTextsResponse(_message.Message):
+    """Response of ListSearchedTexts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchedText]:
+        """The most frequent first."""
+
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[Global___SearchedText] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSearchedTextsResponse: _TypeAlias = ListSearchedTextsResponse  # noqa: Y015
+
+@_typing.final
+class SearchedText(_message.Message):
+    """A text that was searched for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    SEARCHES_FIELD_NUMBER: _builtins.int
+    SEARCHES_WITHOUT_HITS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """In lower case, with single spaces."""
+    searches: _builtins.int
+    """How often it was searched for."""
+    searches_without_hits: _builtins.int
+    """How often nothing was found by it as it was typed."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        searches: _builtins.int = ...,
+        searches_without_hits: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["searches", b"searches", "searches_without_hits", b"searches_without_hits", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchedText: _TypeAlias = SearchedText  # noqa: Y015
 
 @_typing.final
 class ListTrendingProductsRequest(_message.Message):

@@ -40,6 +40,16 @@ class SearchServiceStub:
                 request_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.SearchProductsRequest.SerializeToString,
                 response_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.SearchProductsResponse.FromString,
                 _registered_method=True)
+        self.SuggestCompletions = channel.unary_unary(
+                '/polymart.search.v1.SearchService/SuggestCompletions',
+                request_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.SuggestCompletionsRequest.SerializeToString,
+                response_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.SuggestCompletionsResponse.FromString,
+                _registered_method=True)
+        self.ListSearchedTexts = channel.unary_unary(
+                '/polymart.search.v1.SearchService/ListSearchedTexts',
+                request_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.ListSearchedTextsRequest.SerializeToString,
+                response_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.ListSearchedTextsResponse.FromString,
+                _registered_method=True)
         self.GetIndexStatus = channel.unary_unary(
                 '/polymart.search.v1.SearchService/GetIndexStatus',
                 request_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.GetIndexStatusRequest.SerializeToString,
@@ -58,6 +68,20 @@ class SearchServiceServicer:
 
     def SearchProducts(self, request, context):
         """Finds products. An empty text lists all that pass the filters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuggestCompletions(self, request, context):
+        """Completes what a shopper is typing: products, brands, categories, and what others searched for often.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSearchedTexts(self, request, context):
+        """Lists what was searched for most, for an operator. It is kept without a word on who asked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +108,16 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.SearchProducts,
                     request_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.SearchProductsRequest.FromString,
                     response_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.SearchProductsResponse.SerializeToString,
+            ),
+            'SuggestCompletions': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuggestCompletions,
+                    request_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.SuggestCompletionsRequest.FromString,
+                    response_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.SuggestCompletionsResponse.SerializeToString,
+            ),
+            'ListSearchedTexts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSearchedTexts,
+                    request_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.ListSearchedTextsRequest.FromString,
+                    response_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.ListSearchedTextsResponse.SerializeToString,
             ),
             'GetIndexStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetIndexStatus,
@@ -124,6 +158,60 @@ class SearchService:
             '/polymart.search.v1.SearchService/SearchProducts',
             polymart_dot_search_dot_v1_dot_search__service__pb2.SearchProductsRequest.SerializeToString,
             polymart_dot_search_dot_v1_dot_search__service__pb2.SearchProductsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuggestCompletions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.search.v1.SearchService/SuggestCompletions',
+            polymart_dot_search_dot_v1_dot_search__service__pb2.SuggestCompletionsRequest.SerializeToString,
+            polymart_dot_search_dot_v1_dot_search__service__pb2.SuggestCompletionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSearchedTexts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.search.v1.SearchService/ListSearchedTexts',
+            polymart_dot_search_dot_v1_dot_search__service__pb2.ListSearchedTextsRequest.SerializeToString,
+            polymart_dot_search_dot_v1_dot_search__service__pb2.ListSearchedTextsResponse.FromString,
             options,
             channel_credentials,
             insecure,

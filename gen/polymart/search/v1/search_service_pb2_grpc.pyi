@@ -35,6 +35,10 @@ class SearchServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SearchServiceAsyncStub: ...
     SearchProducts: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.SearchProductsRequest, _search_service_pb2.SearchProductsResponse]
     """Finds products. An empty text lists all that pass the filters."""
+    SuggestCompletions: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.SuggestCompletionsRequest, _search_service_pb2.SuggestCompletionsResponse]
+    """Completes what a shopper is typing: products, brands, categories, and what others searched for often."""
+    ListSearchedTexts: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.ListSearchedTextsRequest, _search_service_pb2.ListSearchedTextsResponse]
+    """Lists what was searched for most, for an operator. It is kept without a word on who asked."""
     GetIndexStatus: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.GetIndexStatusRequest, _search_service_pb2.IndexStatus]
     """Says how far the index is: documents, and whether it is being rebuilt."""
     ListTrendingProducts: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.ListTrendingProductsRequest, _search_service_pb2.ListTrendingProductsResponse]
@@ -47,6 +51,10 @@ class SearchServiceAsyncStub(SearchServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SearchProducts: _aio.UnaryUnaryMultiCallable[_search_service_pb2.SearchProductsRequest, _search_service_pb2.SearchProductsResponse]  # type: ignore[assignment]
     """Finds products. An empty text lists all that pass the filters."""
+    SuggestCompletions: _aio.UnaryUnaryMultiCallable[_search_service_pb2.SuggestCompletionsRequest, _search_service_pb2.SuggestCompletionsResponse]  # type: ignore[assignment]
+    """Completes what a shopper is typing: products, brands, categories, and what others searched for often."""
+    ListSearchedTexts: _aio.UnaryUnaryMultiCallable[_search_service_pb2.ListSearchedTextsRequest, _search_service_pb2.ListSearchedTextsResponse]  # type: ignore[assignment]
+    """Lists what was searched for most, for an operator. It is kept without a word on who asked."""
     GetIndexStatus: _aio.UnaryUnaryMultiCallable[_search_service_pb2.GetIndexStatusRequest, _search_service_pb2.IndexStatus]  # type: ignore[assignment]
     """Says how far the index is: documents, and whether it is being rebuilt."""
     ListTrendingProducts: _aio.UnaryUnaryMultiCallable[_search_service_pb2.ListTrendingProductsRequest, _search_service_pb2.ListTrendingProductsResponse]  # type: ignore[assignment]
@@ -62,6 +70,22 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_search_service_pb2.SearchProductsResponse, _abc.Awaitable[_search_service_pb2.SearchProductsResponse]]:
         """Finds products. An empty text lists all that pass the filters."""
+
+    @_abc_1.abstractmethod
+    def SuggestCompletions(
+        self,
+        request: _search_service_pb2.SuggestCompletionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.SuggestCompletionsResponse, _abc.Awaitable[_search_service_pb2.SuggestCompletionsResponse]]:
+        """Completes what a shopper is typing: products, brands, categories, and what others searched for often."""
+
+    @_abc_1.abstractmethod
+    def ListSearchedTexts(
+        self,
+        request: _search_service_pb2.ListSearchedTextsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.ListSearchedTextsResponse, _abc.Awaitable[_search_service_pb2.ListSearchedTextsResponse]]:
+        """Lists what was searched for most, for an operator. It is kept without a word on who asked."""
 
     @_abc_1.abstractmethod
     def GetIndexStatus(
