@@ -9,6 +9,7 @@ import gzip
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import groupby, islice
 from pathlib import Path
@@ -34,6 +35,7 @@ class InvoiceLine:
     price: Decimal | None
     customer: str
     country: str
+    time: datetime
 
     @property
     def sku(self) -> str:
@@ -152,6 +154,7 @@ def _line(row: dict[str, str]) -> InvoiceLine:
         price=price or None,
         customer=row["CustomerID"].removesuffix(".0"),
         country=row["Country"].strip(),
+        time=datetime.fromisoformat(row["InvoiceDate"]).replace(tzinfo=UTC),
     )
 
 

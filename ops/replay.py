@@ -9,20 +9,23 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 from polymart.catalog.v1.catalog_service_pb2 import ImportProductsRequest
 from polymart.customer.v1.customer_service_pb2 import CreateCustomerRequest
 from polymart.inventory.v1 import inventory_service_pb2 as inventory
 from polymart.order.v1 import cart_service_pb2 as carts
-from polymart.order.v1.order_pb2 import ORDER_STATUS_CANCELLED, ORDER_STATUS_REJECTED, Order
-from polymart.order.v1.order_service_pb2 import ListOrdersRequest
+from polymart.order.v1 import order_service_pb2 as ordering
+from polymart.order.v1.order_pb2 import ORDER_STATUS_CANCELLED, ORDER_STATUS_REJECTED, Order, OrderUnits
+from polymart.order.v1.shipment_service_pb2 import CreateShipmentRequest, MarkShipmentDeliveredRequest
 from rich.console import Console
 from rich.table import Table
 
+from chassis.ids import derived_id
 from chassis.money import Money
 from ops.clients import PASSING, Clients, follow
 from ops.importing import ImportReport, chunks, import_products
@@ -36,6 +39,10 @@ IN_FLIGHT = 24
 TIMEOUT = 30.0
 PATIENCE = 120.0
 _SPARE = 100
+_BEFORE_IT_IS_SHIPPED = timedelta(days=1)
+_OPERATOR = "invoices"
+_NEVER = "a credit note for what its customer hadn't bought at that price"
+_SO_MANY = "a credit note for more than its customer had bought at that price: given back as far as that goes"
 
 
 @dataclass(slots=True)
@@ -56,9 +63,9 @@ class ReplayReport:
     ordered: int = 0
     given_back: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
-    units_not_matched: int = 0
     orders: Counter[str] = field(default_factory=Counter)  # by outcome
     cancellations: int = 0
+    returns: int = 0
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
 
@@ -116,6 +123,24 @@ async def prepare(clients: Clients, found: Survey) -> None:
     await set_stock(clients, {sku: units + _SPARE for sku, units in found.demand.items()}, lambda _: None)
 
 
+@dataclass(slots=True)
+class Parcel:
+    """What an order sends; `time` is when it was ordered."""
+
+    order_id: str
+    time: datetime
+    arrived: bool = False
+
+
+@dataclass(slots=True)
+class Bought:
+    """A line of an order, and how many of its units could still be given back."""
+
+    parcel: Parcel
+    line_number: int
+    units: int
+
+
 class Replay:
     """One run over a stack that `prepare` has filled."""
 
@@ -123,6 +148,7 @@ class Replay:
         self._clients = clients
         self._credited = found.credited
         self._customers: set[str] = set()
+        self._parcels: dict[str, Parcel] = {}
         self._bought: dict[Purchase, list[Bought]] = defaultdict(list)
         self.report = ReplayReport()
 
@@ -200,25 +226,68 @@ class Replay:
             self.report.faults.append(f"invoice {invoice.number}: {reason_name(order)}: {order.failure.message}")
         for number, bought in enumerate(order.lines, start=1):
             if (purchase := (who, bought.sku)) in self._credited:
-                self._bought[purchase].append(Bought(order.order_id, number, bought.quantity))
+                parcel = self._parcels.setdefault(order.order_id, Parcel(order.order_id, lines[0].time))
+                self._bought[purchase].append(Bought(parcel, number, bought.quantity))
 
     async def _give_back(self, invoice: Invoice, lines: list[InvoiceLine]) -> None:
-        """Nothing is called off or taken back yet."""
-        self.report.skipped["a credit note: not yet"] += len(lines)
+        """Call off what was ordered within the last day, and take back what was ordered before, the last bought first.
+
+        A parcel is shipped, and arrives, when the first of it comes back.
+        """
+        wanted: dict[str, tuple[Parcel, Counter[int]]] = {}
+        for line in lines:
+            left = -line.quantity
+            for bought in reversed(self._bought[invoice.customer_id, line.sku]):
+                if units := min(left, bought.units):
+                    _, taken = wanted.setdefault(bought.parcel.order_id, (bought.parcel, Counter()))
+                    taken[bought.line_number] += units
+                    bought.units -= units
+                    left -= units
+            if left:
+                self.report.skipped[_SO_MANY if left < -line.quantity else _NEVER] += 1
+            else:
+                self.report.given_back += 1
+        for parcel, taken in wanted.values():
+            parts = [OrderUnits(line_number=number, quantity=n) for number, n in sorted(taken.items())]
+            request_id = derived_id("credit note", invoice.number, lines[0].sku, parcel.order_id)
+            if not parcel.arrived and lines[0].time - parcel.time < _BEFORE_IT_IS_SHIPPED:
+                await self._cancel(parcel, parts, request_id)
+            else:
+                await self._return(parcel, parts, request_id)
+
+    async def _cancel(self, parcel: Parcel, units: list[OrderUnits], request_id: str) -> None:
+        request = ordering.CancelOrderRequest(
+            order_id=parcel.order_id, request_id=request_id, lines=units, reason="a credit note of the same day"
+        )
+        order = await persistently(lambda: self._clients.orders.CancelOrder(request, timeout=TIMEOUT))
+        await self._settled(order)
+        self.report.cancellations += 1
+
+    async def _return(self, parcel: Parcel, units: list[OrderUnits], request_id: str) -> None:
+        if not parcel.arrived:
+            shipping = CreateShipmentRequest(
+                order_id=parcel.order_id, request_id=derived_id("parcel", parcel.order_id), operator=_OPERATOR
+            )
+            sent = await persistently(lambda: self._clients.shipments.CreateShipment(shipping, timeout=TIMEOUT))
+            arriving = MarkShipmentDeliveredRequest(shipment_id=sent.shipment_id, operator=_OPERATOR)
+            await persistently(lambda: self._clients.shipments.MarkShipmentDelivered(arriving, timeout=TIMEOUT))
+            parcel.arrived = True
+        request = ordering.ReturnOrderLinesRequest(
+            order_id=parcel.order_id,
+            request_id=request_id,
+            lines=units,
+            restock=True,
+            reason="a credit note",
+            operator=_OPERATOR,
+        )
+        order = await persistently(lambda: self._clients.orders.ReturnOrderLines(request, timeout=TIMEOUT))
+        await self._settled(order)
+        self.report.returns += 1
 
     async def _settled(self, order: Order) -> Order:
         async for seen in follow(self._clients, order.order_id, patience=PATIENCE):
             order = seen
         return order
-
-
-@dataclass(slots=True)
-class Bought:
-    """A line of an order, and how many of its units could still be given back."""
-
-    order_id: str
-    line_number: int
-    units: int
 
 
 async def persistently(call: Callable[[], Awaitable[T]]) -> T:
@@ -236,7 +305,7 @@ async def persistently(call: Callable[[], Awaitable[T]]) -> T:
 async def kept_by_customer(clients: Clients) -> Mapping[str, Decimal]:
     """What the orders of each of the invoices' customers come to, less what was given back; guests together as ""."""
     totals: dict[str, Decimal] = defaultdict(Decimal)
-    request = ListOrdersRequest(page_size=500)
+    request = ordering.ListOrdersRequest(page_size=500)
     while True:
         page = await clients.orders.ListOrders(request, timeout=TIMEOUT)
         for order in page.orders:
@@ -247,10 +316,11 @@ async def kept_by_customer(clients: Clients) -> Mapping[str, Decimal]:
         request.page_token = page.next_page_token
 
 
-def _kept(order: Any) -> Decimal:
+def _kept(order: Order) -> Decimal:
     if order.status in (ORDER_STATUS_REJECTED, ORDER_STATUS_CANCELLED):
         return Decimal(0)
-    return Money.from_proto(order.total).amount
+    refunded = Money.from_proto(order.refunded).amount if order.HasField("refunded") else Decimal(0)
+    return Money.from_proto(order.total).amount - refunded
 
 
 def show(out: Console, report: ReplayReport) -> None:
@@ -260,6 +330,8 @@ def show(out: Console, report: ReplayReport) -> None:
         ("lines", f"{report.lines:,}"),
         ("lines ordered", f"{report.ordered:,}"),
         ("lines given back", f"{report.given_back:,}"),
+        ("orders called off or in part", f"{report.cancellations:,}"),
+        ("parcels taken back from", f"{report.returns:,}"),
         *((f"skipped: {reason}", f"{count:,}") for reason, count in report.skipped.most_common()),
         *((f"orders {outcome}", f"{count:,}") for outcome, count in report.orders.most_common()),
         ("throughput", f"{report.orders.total() / report.seconds:.1f} orders/s" if report.seconds else "–"),

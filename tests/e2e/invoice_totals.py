@@ -1,6 +1,6 @@
 """What each customer of an invoice file paid, straight from the file: knows nothing of the system, imports none of it.
 
-    python invoice_totals.py FILE [INVOICES] [--without-credit]
+    python invoice_totals.py FILE [INVOICES]
 
 prints {"": "12.34", "17850": "5391.21", …} of the file's first INVOICES runs of lines with one number; "" are those
 without a customer. A line counts units times price, rounded half up to the penny. Credit notes give back what the same
@@ -18,7 +18,7 @@ from itertools import groupby, islice
 PENNY = Decimal("0.01")
 
 
-def totals(path: str, invoices: int | None, credit: bool) -> dict[str, Decimal]:
+def totals(path: str, invoices: int | None) -> dict[str, Decimal]:
     paid: dict[str, Decimal] = defaultdict(Decimal)
     bought: dict[tuple[str, str, Decimal], int] = defaultdict(int)
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
@@ -30,14 +30,12 @@ def totals(path: str, invoices: int | None, credit: bool) -> dict[str, Decimal]:
                 if price <= 0:
                     continue
                 if number.startswith("C"):
-                    units = -min(-units, bought[what]) if who and credit else 0
+                    units = -min(-units, bought[what]) if who else 0
                 paid[who] += (units * price).quantize(PENNY, ROUND_HALF_UP)
                 bought[what] += units
     return paid
 
 
 if __name__ == "__main__":
-    arguments = [argument for argument in sys.argv[1:] if argument != "--without-credit"]
-    count = int(arguments[1]) if len(arguments) > 1 else None
-    found = totals(arguments[0], count, "--without-credit" not in sys.argv)
+    found = totals(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None)
     json.dump({who: str(total) for who, total in sorted(found.items())}, sys.stdout)

@@ -1,6 +1,7 @@
 """What becomes of each line of an invoice file, before any of it is played."""
 
 from collections import Counter
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pytest
 from ops.invoices import Goods, Invoice, InvoiceLine, products, sku, stream
 from ops.replay import skipped, survey
 
+NOW = datetime(2010, 12, 1, tzinfo=UTC)
 FILE = Path(__file__).parents[3] / "data" / "invoice_lines.csv.gz"
 
 
 def line(quantity: int = 1, price: str | None = "2.55", customer: str = "17850") -> InvoiceLine:
-    return InvoiceLine("85123A", "HEART", quantity, Decimal(price) if price else None, customer, "United Kingdom")
+    return InvoiceLine("85123A", "HEART", quantity, Decimal(price) if price else None, customer, "United Kingdom", NOW)
 
 
 @pytest.mark.parametrize(
