@@ -125,7 +125,7 @@ async def shipments(
 
 
 def show_shipments(out: Console, found: list[Shipment], *, of_one_order: bool) -> None:
-    """A table that leaves ids in one piece on 80 columns: of one order what is in each, of many which order it is of."""
+    """A table that leaves ids in one piece on 80 columns: of one order what is in each, of many whose each is."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("shipment", "shipped", "arrived", "units") if of_one_order else ("shipment", "order", "there"):
         table.add_column(name, no_wrap=name != "units", overflow="fold")

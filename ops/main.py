@@ -12,7 +12,13 @@ import typer
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from polymart.catalog.v1 import catalog_service_pb2 as catalog
-from polymart.search.v1.search_service_pb2 import AttributeFilter, SearchFilter, SearchProductsRequest
+from polymart.search.v1.search_service_pb2 import (
+    AttributeFilter,
+    ListTrendingProductsRequest,
+    SearchFilter,
+    SearchProductsRequest,
+)
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -25,6 +31,7 @@ from ops.clients import asynchronous, clients, console, fail, interruptible, pri
 from ops.importing import ImportReport, import_products, read_products
 from ops.invoices import stream
 from ops.orders import JsonOption
+from ops.relevance import read_judged, relevance
 from ops.tables import read_mapping
 from ops.verify import quiet, verify
 
@@ -253,6 +260,7 @@ async def search_products(
     facet: Annotated[list[str] | None, typer.Option(help="Attributes to count values of.")] = None,
     in_stock: Annotated[bool, typer.Option("--in-stock", help="Only what can be bought now.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many hits.")] = 10,
+    explain: Annotated[bool, typer.Option("--explain", help="Say for every hit where its score comes from.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Search the products, with facets."""
@@ -272,6 +280,7 @@ async def search_products(
         ),
         attribute_facets=facet or (),
         page_size=limit,
+        explain=explain,
     )
     async with clients() as c:
         response = await c.search.SearchProducts(request, timeout=10)
@@ -279,6 +288,50 @@ async def search_products(
         orders.print_json(response)
     else:
         search.show(console, request, response)
+
+
+@app.command("relevance")
+@asynchronous
+async def measure_relevance(
+    products: Annotated[Path, typer.Option(help="As for import.", dir_okay=False)],
+    queries: Annotated[Path, typer.Option(help="Table of query_id and query.", dir_okay=False)],
+    labels: Annotated[Path, typer.Option(help="Table of query_id, product_id and label.", dir_okay=False)],
+    engine: Annotated[SearchEngine | None, typer.Option(help="What is started for search.")] = None,
+    typos: Annotated[int, typer.Option(min=0, max=100, help="Ask again so often with a typing error each.")] = 0,
+) -> None:
+    """Measure by judged queries how good search is, on a stack of its own; prints JSON."""
+    judged = read_judged(queries, labels)
+    products.open("rb").close()
+    errors = Console(stderr=True)
+    with errors.status("starting") as status:
+        figures = await interruptible(
+            relevance(
+                default_home(),
+                products,
+                judged,
+                environ=stack_environment(engine),
+                typos=typos,
+                on_progress=status.update,
+            )
+        )
+    print_data({"engine": (engine or SearchEngine.OSMEM).value, **figures})
+
+
+@app.command()
+@asynchronous
+async def trending(
+    category: Annotated[str, typer.Option(help="Only below this category.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many products.")] = 10,
+    json: JsonOption = False,
+) -> None:
+    """List what sells best, by the units of the last days' confirmed orders."""
+    request = ListTrendingProductsRequest(category=category, page_size=limit)
+    async with clients() as c:
+        response = await c.search.ListTrendingProducts(request, timeout=10)
+    if json:
+        orders.print_json(response)
+    else:
+        search.show_trending(console, response)
 
 
 @app.command("verify")

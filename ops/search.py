@@ -1,13 +1,25 @@
 """Searches as a person sees them: hits and facets in tables."""
 
 from polymart.inventory.v1.stock_pb2 import Availability
-from polymart.search.v1.search_service_pb2 import Facet, SearchProductsRequest, SearchProductsResponse
+from polymart.search.v1.search_service_pb2 import (
+    RELAXATION_FEWER_WORDS,
+    RELAXATION_TYPOS,
+    Facet,
+    ListTrendingProductsResponse,
+    SearchProductsRequest,
+    SearchProductsResponse,
+)
 from rich.columns import Columns
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from chassis.money import Money
+
+_RELAXED = {
+    RELAXATION_TYPOS: "nothing is spelt like that; these are spelt much like it",
+    RELAXATION_FEWER_WORDS: "nothing has all of these words; these have some",
+}
 
 
 def availability_name(value: Availability.ValueType) -> str:
@@ -29,7 +41,25 @@ def show(console: Console, request: SearchProductsRequest, response: SearchProdu
         cells = (hit.product_id, hit.name, hit.brand, price, availability_name(hit.availability))
         table.add_row(*map(escape, cells))
     console.print(table)
+    if response.relaxed in _RELAXED:
+        console.print(_RELAXED[response.relaxed], style="yellow")
+    for hit in response.hits:
+        if hit.explanation:
+            parts = ", ".join(f"{p.name} {'×' if p.factor else '+'}{p.value:.2f}" for p in hit.explanation)
+            console.print(f"{hit.product_id}: {hit.score:.2f} = {parts}", markup=False, highlight=False)
     console.print(Columns([_facet(facet) for facet in response.facets if facet.values], padding=(0, 3)))
+
+
+def show_trending(console: Console, response: ListTrendingProductsResponse) -> None:
+    since = response.since.ToDatetime().strftime("%Y-%m-%d %H:%M")
+    table = Table(title=f"confirmed since {since} UTC", title_justify="left", expand=False)
+    for name in ("product", "name", "brand", "from", "stock", "units"):
+        table.add_column(name, justify="right" if name in ("from", "units") else "left", overflow="fold")
+    for product in response.products:
+        price = str(Money.from_proto(product.price_from)) if product.HasField("price_from") else "–"
+        stock, units = availability_name(product.availability), f"{product.units:,}"
+        table.add_row(*map(escape, (product.product_id, product.name, product.brand, price, stock, units)))
+    console.print(table)
 
 
 def _facet(facet: Facet, most: int = 5) -> Table:

@@ -9,6 +9,7 @@ from ops.audit.commerce import audit_commerce
 from ops.audit.customers import audit_customers
 from ops.audit.messages import audit_messages, waiting_messages
 from ops.audit.notifications import audit_notifications
+from ops.audit.popularity import audit_popularity
 from ops.audit.projections import audit_projections
 from ops.audit.report import Finding, Report
 from ops.audit.stores import Stores, open_stores
@@ -24,6 +25,7 @@ async def verify(info: StackInfo) -> Report:
     report = Report()
     async with open_stores(info) as stores:
         await audit_commerce(stores, report)
+        await audit_popularity(stores, report)
         await audit_projections(stores, report)
         await audit_notifications(stores, report)
         await audit_customers(stores, report)

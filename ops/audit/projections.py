@@ -19,6 +19,8 @@ from search_svc.domain.product import Availability, Category, SkuAvailability, S
 from search_svc.domain.product import Product as Indexed
 
 _PAGE = 1000
+# Which audit_popularity compares.
+_POPULARITY = ("popularity", "rest.popularity_version")
 
 _ANNOUNCED = "SELECT sku, availability, availability_version FROM items WHERE availability IS NOT NULL"
 _STOCK = f"{_ANNOUNCED} AND sku = ANY ($1::text[])"
@@ -166,7 +168,8 @@ def _indexed(product: Product, stock: Mapping[str, SkuAvailability], tree: Tree)
 def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
     """A document's fields, those of `rest` as `rest.name`."""
     fields = {f"rest.{name}": value for name, value in document.get("rest", {}).items()}
-    return {**{name: value for name, value in document.items() if name != "rest"}, **fields}
+    fields |= {name: value for name, value in document.items() if name != "rest"}
+    return {name: value for name, value in fields.items() if name not in _POPULARITY}
 
 
 def _price_faults(product: Stored, version: int | None, prices: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

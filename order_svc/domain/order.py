@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from chassis.errors import NotFound
 from chassis.money import Money
 from order_svc.domain.fulfilment import Counts, Kind, Operation, Progress, Shipment, Units, total
 from order_svc.domain.totals import MILLION, Destination, Shipping, Totals
@@ -427,7 +428,11 @@ class Order:
         return dict(wanted)
 
     def shipment(self, shipment_id: str) -> Shipment:
-        return next(shipment for shipment in self.shipments if shipment.shipment_id == shipment_id)
+        """Raises NotFound."""
+        for shipment in self.shipments:
+            if shipment.shipment_id == shipment_id:
+                return shipment
+        raise NotFound(f"order {self.order_id} has no shipment {shipment_id}")
 
     def stock_wanted(self) -> dict[str, int]:
         """Units to hold by SKU, over all tracked lines, in the order of their first lines."""

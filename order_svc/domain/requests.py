@@ -29,7 +29,7 @@ def cancel(order: Order, asked: m.CancelRequested) -> Event | None:
     if order.status in (Status.REJECTED, Status.CANCELLED) or _done(order, Kind.CANCELLATION, asked):
         return None
     counts = order.counts()
-    units = _wanted(order, asked.units, counts.unshipped, "ORDER_SHIPPED", "left to call off: what was shipped is")
+    units = _wanted(order, asked.units, counts.unshipped, "left to call off", reason="ORDER_SHIPPED")
     if not counts.shipped and not counts.unshipped - total(units):
         reason = FailureReason.CANCELLED_BY_OPERATOR if asked.by_operator else FailureReason.CANCELLED_BY_CUSTOMER
         by = "an operator" if asked.by_operator else "the customer"
@@ -53,7 +53,7 @@ def ship(order: Order, asked: m.ShipmentRequested) -> Event | None:
         raise _not_shippable(order)
     if order.payment is not Holding.TAKEN:
         raise _not_shippable(order)
-    units = _wanted(order, asked.units, order.counts().unshipped, "UNITS_EXCEED_ORDER", "left to ship")
+    units = _wanted(order, asked.units, order.counts().unshipped, "left to ship", reason="UNITS_EXCEED_ORDER")
     return OrderShipped(asked.shipment_id, asked.request_id, units, asked.carrier, asked.tracking_number, asked.by)
 
 
@@ -70,7 +70,7 @@ def take_back(order: Order, asked: m.ReturnRequested) -> Event | None:
             raise _reused(asked.request_id)
         return None
     left = order.counts().returnable
-    units = _wanted(order, asked.units, left, "RETURN_EXCEEDS_ORDER", "delivered that could come back")
+    units = _wanted(order, asked.units, left, "delivered that could come back", reason="RETURN_EXCEEDS_ORDER")
     refund = refund_of(order, units)
     return OrderLinesReturned(asked.request_id, units, refund, asked.restock, asked.by, asked.reason)
 
@@ -106,7 +106,7 @@ def _not_shippable(order: Order) -> FailedPrecondition:
 
 
 def _wanted(
-    order: Order, units: tuple[Units, ...], left: Mapping[int, int], reason: str, what: str
+    order: Order, units: tuple[Units, ...], left: Mapping[int, int], what: str, *, reason: str
 ) -> tuple[Units, ...]:
     """The units asked for, or all that are `left` where none are.
 

@@ -5,7 +5,7 @@ Two indices of their own, apart from the generations of the product index: order
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from elasticsearch import BadRequestError, ConflictError
@@ -25,55 +25,69 @@ from search_svc.domain.popularity import Sale
 Clause = dict[str, Any]
 
 _LEASE = "lease"
-_PAGE = 1_000
+# An engine gives 65,536 at most.
+_PAGE = 10_000
+_UNITS = {"units": {"sum": {"field": "lines.units"}}}
 
 
 class ElasticSales:
-    def __init__(self, engine: Engine):
+    """`page`: values of an aggregation at a time. Each page costs as much as the first, so a large one is best."""
+
+    def __init__(self, engine: Engine, *, page: int = _PAGE):
         self._engine = engine
+        self._page = page
         self.orders: Documents[Sale] = ElasticDocuments(engine, SALES, sale_to_document, sale_from_document)
 
     async def units(self, since: int) -> Units:
-        return Units(await self._sums("product_id", since), await self._sums("sku", since))
-
-    async def _sums(self, field: str, since: int) -> dict[str, int]:
-        """Page by page over all values, so that none is left out or counted roughly."""
         counted = {
             "bool": {
                 "filter": [{"range": {"confirmed": {"gte": since}}}],
                 "must_not": [{"exists": {"field": "cancelled"}}],
             }
         }
-        units = {"units": {"sum": {"field": "lines.units"}}}
-        found: dict[str, int] = {}
-        async for bucket in self._values(SALES, f"lines.{field}", counted, nested="lines", aggregations=units):
-            found[bucket["key"]["value"]] = int(bucket["units"]["value"])
-        return found
+        fields = {"by_product": "lines.product_id", "by_sku": "lines.sku"}
+        found: dict[str, dict[str, int]] = {name: {} for name in fields}
+        async for name, bucket in self._values(SALES, fields, counted, nested="lines", aggregations=_UNITS):
+            found[name][bucket["key"]["value"]] = int(bucket["units"]["value"])
+        return Units(**found)
 
     async def popular(self) -> Sequence[str]:
         above = {"range": {"value": {"gt": 0}}}
-        return [bucket["key"]["value"] async for bucket in self._values(POPULARITY, "product_id", above)]
+        return [bucket["key"]["value"] async for _, bucket in self._values(POPULARITY, {"ids": "product_id"}, above)]
 
     async def _values(
-        self, alias: str, field: str, query: Clause, *, nested: str = "", aggregations: Clause | None = None
-    ) -> AsyncIterator[Mapping[str, Any]]:
-        """Every value of a field, each with its aggregations."""
-        pages: dict[str, Any] = {"size": _PAGE, "sources": [{"value": {"terms": {"field": field}}}]}
-        while True:
-            asked: Clause = {"values": {"composite": pages, "aggregations": aggregations or {}}}
+        self,
+        alias: str,
+        fields: Mapping[str, str],
+        query: Clause,
+        *,
+        nested: str = "",
+        aggregations: Clause | None = None,
+    ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        """Every value of each field, by the field's name here, with its aggregations: page by page, so that none is
+        left out or counted roughly."""
+        pages: dict[str, Clause] = {
+            name: {"size": self._page, "sources": [{"value": {"terms": {"field": field}}}]}
+            for name, field in fields.items()
+        }
+        while pages:
+            asked: Clause = {
+                name: {"composite": page, "aggregations": aggregations or {}} for name, page in pages.items()
+            }
             if nested:
                 asked = {"nested": {"nested": {"path": nested}, "aggregations": asked}}
             with translated():
                 answer = await self._engine.client.search(
                     index=alias, size=0, track_total_hits=False, query=query, aggregations=asked
                 )
-            found = answer["aggregations"]
-            values = (found["nested"] if nested else found)["values"]
-            for bucket in values["buckets"]:
-                yield bucket
-            if len(values["buckets"]) < _PAGE:
-                return
-            pages["after"] = values["after_key"]
+            found = answer["aggregations"]["nested"] if nested else answer["aggregations"]
+            for name in list(pages):
+                for bucket in found[name]["buckets"]:
+                    yield name, bucket
+                if len(found[name]["buckets"]) < self._page:
+                    del pages[name]
+                else:
+                    pages[name]["after"] = found[name]["after_key"]
 
     async def forget(self, before: int) -> None:
         old = {"range": {"confirmed": {"lt": before}}}
@@ -122,24 +136,31 @@ class ElasticSales:
         lease = await self._lease()
         if lease and lease.holder != holder and lease.until > time.time():
             return False
-        filled = lease is not None and lease.filled
-        return await self._write_lease(_Lease(holder, time.time() + seconds, filled), lease)
+        return await self._write_lease(replace(lease or _Lease(), holder=holder, until=time.time() + seconds))
 
     async def renew(self, holder: str, seconds: float) -> bool:
-        lease = await self._lease()
-        if lease is None or lease.holder != holder:
-            return False
-        return await self._write_lease(_Lease(holder, time.time() + seconds, lease.filled), lease)
+        return await self._change_lease(holder, until=time.time() + seconds)
 
     async def filled(self) -> bool:
         lease = await self._lease()
         return lease is not None and lease.filled
 
     async def complete(self, holder: str) -> bool:
+        return await self._change_lease(holder, filled=True)
+
+    async def computed(self, holder: str, since: int) -> bool:
+        return await self._change_lease(holder, since=since)
+
+    async def since(self) -> int:
+        """Since when products show what was sold; 0 before they do. Raises IndexMissing, Unavailable."""
+        lease = await self._lease()
+        return lease.since if lease else 0
+
+    async def _change_lease(self, holder: str, **changes: Any) -> bool:
         lease = await self._lease()
         if lease is None or lease.holder != holder:
             return False
-        return await self._write_lease(_Lease(holder, lease.until, True), lease)
+        return await self._write_lease(replace(lease, **changes))
 
     async def _lease(self) -> "_Lease | None":
         with translated():
@@ -151,11 +172,12 @@ class ElasticSales:
             return None
         return _Lease(**found["_source"], revision=(found["_seq_no"], found["_primary_term"]))
 
-    async def _write_lease(self, lease: "_Lease", old: "_Lease | None") -> bool:
+    async def _write_lease(self, lease: "_Lease") -> bool:
+        """Over the revision it was read at, or where there is none yet."""
         revision: dict[str, Any] = {"op_type": "create"}
-        if old and old.revision:
-            revision = {"if_seq_no": old.revision[0], "if_primary_term": old.revision[1]}
-        document = {"holder": lease.holder, "until": lease.until, "filled": lease.filled}
+        if lease.revision:
+            revision = {"if_seq_no": lease.revision[0], "if_primary_term": lease.revision[1]}
+        document = {"holder": lease.holder, "until": lease.until, "filled": lease.filled, "since": lease.since}
         with translated():
             try:
                 await self._engine.client.index(
@@ -168,9 +190,10 @@ class ElasticSales:
 
 @dataclass(frozen=True, slots=True)
 class _Lease:
-    """`until` is in seconds since 1970."""
+    """`until` is in seconds since 1970, `since` in milliseconds."""
 
-    holder: str
-    until: float
-    filled: bool
+    holder: str = ""
+    until: float = 0
+    filled: bool = False
+    since: int = 0
     revision: tuple[int, int] | None = None

@@ -82,6 +82,10 @@ class MemorySales:
         self._filled = True
         return True
 
+    async def computed(self, holder: str, since: int) -> bool:
+        await self._wait()
+        return self._holder == holder
+
     async def _wait(self) -> None:
         for _ in range(self._waits()):
             await asyncio.sleep(0)

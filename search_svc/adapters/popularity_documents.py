@@ -25,6 +25,7 @@ SALES_MAPPINGS: Mapping[str, Mapping[str, Any]] = {
         "holder": _KEYWORD,
         "until": {"type": "double"},
         "filled": {"type": "boolean"},
+        "since": _LONG,
     },
 }
 

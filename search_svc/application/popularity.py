@@ -106,6 +106,8 @@ async def _recompute(
                 news[key] = stored.document.popularity
         # What another, whose clock is ahead, has recorded stays for now, and is compared again the next time.
         result |= {key: popularity.value for key, popularity in (await apply_popularity(news, index=index)).items()}
+    if not await sales.computed(holder, since):
+        return None
     return {key: value for key, value in result.items() if value}
 
 

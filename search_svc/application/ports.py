@@ -215,6 +215,10 @@ class Sales(Protocol):
         """Record that they are; False where renewing would be."""
         ...
 
+    async def computed(self, holder: str, since: int) -> bool:
+        """Record that products show what was sold since then; False where renewing would be."""
+        ...
+
 
 class SalesHistory(Protocol):
     """The order events as their stream keeps them."""

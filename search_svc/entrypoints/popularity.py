@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from time import monotonic
 
 import structlog
 
@@ -14,6 +15,9 @@ log = structlog.get_logger(__name__)
 
 # So often what is recorded is compared whole, rather than with what was written last.
 _WHOLE_EVERY = 60
+# Rests so many times as long as it worked, where that is longer than the interval: sums over many orders take time that
+# the engine owes to queries.
+_REST = 4
 
 
 class PopularityKeeper:
@@ -63,6 +67,7 @@ class PopularityKeeper:
             if passes % _WHOLE_EVERY == 0:
                 shown = None
             passes += 1
+            began = monotonic()
             try:
                 shown = await keep_popularity(
                     shown,
@@ -78,4 +83,4 @@ class PopularityKeeper:
                 if str(error) != said:
                     log.warning("popularity can't be computed", error=str(error))
                 said = str(error)
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(max(self._interval, (monotonic() - began) * _REST))

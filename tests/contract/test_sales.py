@@ -17,7 +17,7 @@ from search_svc.adapters.memory_sales import MemorySales
 from search_svc.adapters.popularity_documents import SALES
 from search_svc.application.ports import Index, IndexMissing, Sales, Units, Write
 from search_svc.domain.popularity import Popularity, PopularityRecord, Sale, Sold
-from tests.conftest import free_port
+from tests.conftest import SEARCH_ENGINES, emptied, free_port
 from tests.unit.search import strategies as some
 
 QUICK = settings(
@@ -37,30 +37,31 @@ class Store:
     lose: Callable[[], Awaitable[None]]
 
 
+@pytest.fixture(params=["memory", *SEARCH_ENGINES])
+def server(request: pytest.FixtureRequest) -> str | None:
+    """The URL of an engine without an index; None stands for the double."""
+    return None if request.param == "memory" else emptied(request.getfixturevalue(request.param))
+
+
 @pytest.fixture
-async def engine(fresh_search: str) -> AsyncIterator[Engine]:
-    engine = Engine(fresh_search)
-    await engine.open()
-    yield engine
-    await engine.close()
-
-
-@pytest.fixture(params=["memory", "elastic"])
-def store(request: pytest.FixtureRequest) -> Store:
-    if request.param == "memory":
+async def store(server: str | None) -> AsyncIterator[Store]:
+    if server is None:
         index = MemoryIndex()
         sales = MemorySales(index)
 
         async def lose() -> None:
             sales.lose()
 
-        return Store(sales, index, lose)
-    engine: Engine = request.getfixturevalue("engine")
+        yield Store(sales, index, lose)
+        return
+    engine = Engine(server)
+    await engine.open()
 
     async def delete() -> None:
-        await engine.client.indices.delete(index=f"{SALES}-*")
+        await engine.client.indices.delete(index=f"{SALES}-000001")
 
-    return Store(ElasticSales(engine), ElasticIndex(engine), delete)
+    yield Store(ElasticSales(engine, page=1_000), ElasticIndex(engine), delete)
+    await engine.close()
 
 
 @pytest.fixture
@@ -137,6 +138,8 @@ async def test_one_holder_at_a_time_has_the_lease_until_it_ends(prepared: Store)
     assert not await sales.renew(holder, 60)
     assert not await sales.complete(holder)
     assert not await sales.filled()
+    assert not await sales.computed(holder, 7)
+    assert await sales.computed("next", 7)
     assert await sales.complete("next")
     assert await sales.filled()
     assert await sales.take("next", 0.0)
@@ -155,6 +158,7 @@ async def test_what_is_lost_is_not_filled_and_nobody_s(prepared: Store) -> None:
     assert await sales.prepare()
     assert not await sales.filled()
     assert not await sales.complete("a")
+    assert not await sales.computed("a", 7)
     assert not await sales.renew("a", 60)
     assert await sales.take("b", 60)
     assert (await sales.units(0)).by_product == {}

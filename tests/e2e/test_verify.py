@@ -107,11 +107,12 @@ MISTAKES: dict[str, object] = {
     "version": 99, "deleted": True, "shown": False, "name": "altered", "brand": "altered", "category_id": "altered",
     "category_version": 9, "categories": ["altered"], "text": "altered", "codes": ["altered"],
     "attributes": ["altered"], "in_stock": False, "prices": ["GBP0000000000000000001"],
-    "price_from": "GBP0000000000000000001",
+    "price_from": "GBP0000000000000000001", "popularity": 9.75,
 }  # fmt: skip
 HIDDEN_MISTAKES: dict[str, object] = {
     "description": "altered", "category_path": ["altered"], "tags": ["altered"],
     "attributes": [{"name": "altered", "flag": True}], "variants": [], "availability": [],
+    "popularity_version": 2**62,
 }  # fmt: skip
 
 

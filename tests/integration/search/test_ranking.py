@@ -13,7 +13,6 @@ from search_svc.adapters.synonyms_file import SynonymsFile
 from search_svc.application.search import search_products
 from search_svc.domain.product import AttributeValue, Availability, Category, Product, SkuAvailability, Variant
 from search_svc.domain.query import Query, Relaxed, Results
-from search_svc.domain.synonyms import Synonyms
 from tests.integration.search.support import filled
 
 
@@ -31,7 +30,7 @@ def item(
 SHOP = (
     item("keyboard", "Cherry Comfort USB keyboard QWERTY Black", "Cherry", colour="Black", layout="QWERTY"),
     item("keyboard cover", "Cherry WetEx Keyboard cover", "Cherry"),
-    item("keyboard tray", "Newstar keyboard tray for keyboards", "Newstar"),
+    item("keyboard tray", "Newstar keyboard tray", "Newstar"),
     item(
         "mouse", "Logitech M90 mouse USB Type-A Optical 1000 DPI", "Logitech", interface="USB Type-A", sensor="Optical"
     ),
@@ -145,4 +144,3 @@ async def test_synonyms_of_several_words_find_what_they_mean_and_a_bad_file_chan
     file.write_text("goggle box, television\n")
     now[0] += 2
     assert await first("goggle box") == "television"
-    assert isinstance(synonyms(), Synonyms)

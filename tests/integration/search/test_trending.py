@@ -42,7 +42,7 @@ StartSearch = Callable[..., Awaitable[Search]]
 async def shown(search: Search, *product_ids: str) -> dict[str, float]:
     """The popularity in the products' documents."""
     found = await search.engine.client.mget(index=PRODUCTS, ids=product_ids, realtime=True)
-    return {item["_id"]: item["_source"].get("popularity", 0) for item in found["docs"] if item["found"]}
+    return {item["_id"]: item["_source"].get("popularity", 0) for item in found["docs"] if item.get("found")}
 
 
 async def shows(search: Search, **units: int) -> None:

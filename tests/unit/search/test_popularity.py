@@ -257,3 +257,46 @@ async def test_what_a_faster_clock_recorded_is_overtaken_once_time_has_passed_it
     slow.advance(timedelta(seconds=20))
     assert await kept(shown, "B", slow) == {}
     assert index.popularity.documents["P"].document.popularity.value == 0.0
+
+
+async def test_what_comes_after_the_last_computation_shows_what_it_sold() -> None:
+    index, clock = MemoryIndex(), ManualClock(NOW)
+    sales, window = MemorySales(index), Window(WEEK, clock)
+    history = History([Sale("o", confirmed=milliseconds(NOW), lines=(Sold("P", "", 3),))])
+    await keep_popularity(None, holder="A", sales=sales, history=history, index=index, window=window)
+    await apply_products([TOLD[0]], index=index)
+    assert index.shown()["P"].popularity.value == 2.0
+
+
+async def test_orders_lost_while_they_are_read_again_are_read_from_the_start() -> None:
+    index, clock = MemoryIndex(), ManualClock(NOW)
+    sales, window = MemorySales(index), Window(WEEK, clock)
+    events = [Sale(f"{n}", confirmed=milliseconds(NOW), lines=(Sold("P", "", 1),)) for n in range(9)]
+
+    class LostMeanwhile(History):
+        async def sales(self, since: int) -> AsyncIterator[Sequence[Sale]]:
+            yield self.events[:5]
+            # Another replica is faster to make the place again.
+            sales.lose()
+            await sales.prepare()
+            yield self.events[5:]
+
+    broken = await keep_popularity(
+        None, holder="A", sales=sales, history=LostMeanwhile(events), index=index, window=window
+    )
+    assert broken is None
+    await keep_popularity(None, holder="B", sales=sales, history=History(events), index=index, window=window)
+    assert (await sales.units(0)).by_product == {"P": 9}
+
+
+async def test_who_remembers_what_it_showed_forgets_that_with_the_engine() -> None:
+    index, clock = MemoryIndex(), ManualClock(NOW)
+    sales, window = MemorySales(index), Window(WEEK, clock)
+    history = History([Sale("o", confirmed=milliseconds(NOW), lines=(Sold("P", "", 3),))])
+    shown = await keep_popularity(None, holder="A", sales=sales, history=history, index=index, window=window)
+    sales.lose()
+    index.popularity.documents.clear()
+    await sales.prepare()
+    await apply_products([TOLD[0]], index=index)
+    await keep_popularity(shown, holder="A", sales=sales, history=history, index=index, window=window)
+    assert index.shown()["P"].popularity.value == 2.0
