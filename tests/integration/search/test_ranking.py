@@ -112,7 +112,7 @@ async def test_what_sells_or_is_in_stock_comes_before_what_is_just_as_good(engin
 
 
 async def test_an_explanation_adds_up_to_the_score(engine: Engine, shop: ElasticProductSearch) -> None:
-    await engine.client.update(index=PRODUCTS, id="mouse", doc={"popularity": 20}, refresh=True)
+    await engine.client.update(index=PRODUCTS, id="mouse", doc={"popularity": 4.0}, refresh=True)
     for text in ("mouse", "mouse usb", "keyboard cover", "tn2110", "mosue"):
         for hit in (await found(shop, text, explain=True)).hits:
             score = sum(part.value for part in hit.explanation if not part.factor)
