@@ -175,6 +175,7 @@ def _indexed(product: Product, stock: Mapping[str, SkuAvailability], tree: Tree)
         product.product_id,
         product.version,
         active=details.status is Status.ACTIVE,
+        created=(product.create_time - _EPOCH) // timedelta(microseconds=1),
         name=details.name,
         description=details.description,
         brand=details.brand,
