@@ -261,7 +261,7 @@ async def test_a_document_that_the_engine_refuses_holds_up_no_other(search: Sear
     products = [product(f"p{n}", "Mug", price=f"{n}.00") for n in range(9)]
     await search.publish_only(*updated(*products[:3], refused, *products[3:6], wrong, *products[6:]), stocked("sku-p8"))
     await search.handled_but(2)
-    assert await search.ids("mug") == [f"p{n}" for n in range(9)]
+    assert sorted(await search.ids("mug")) == [f"p{n}" for n in range(9)]
     assert (await search.status()).products_in_stock == 1
 
 
