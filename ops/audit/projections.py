@@ -183,7 +183,6 @@ def _indexed(product: Product, stock: Mapping[str, SkuAvailability], tree: Tree)
         attributes=details.attributes,
         variants=tuple(Variant(v.sku, v.price, v.name, v.eans, v.untracked, v.options) for v in details.variants),
         availability={sku: stock[sku] for sku in details.skus if sku in stock},
-        created=(product.create_time - _EPOCH) // timedelta(microseconds=1),
     )
 
 
