@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
-from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReserveStock
+from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReserveStock, RestockStock
 
 from chassis.errors import InvalidArgument, Violation
 from chassis.messaging.envelope import Envelope
@@ -12,7 +12,9 @@ from chassis.postgres import Transaction
 from inventory_svc.application.ports import Book
 from inventory_svc.application.reservations import carry_out
 from inventory_svc.domain.allocation import Line
-from inventory_svc.domain.reservations import Command, Commit, Release, Reserve
+from inventory_svc.domain.reservations import Command, Commit, Release, Reserve, Restock
+
+_LONGEST_ID = 64
 
 OpenBook = Callable[[Transaction, Sequence[Envelope]], Book]
 
@@ -28,6 +30,7 @@ def reactions(open_book: OpenBook) -> Mapping[type[Message], Handler[Transaction
         ReserveStock: move_stock,
         CommitStock: move_stock,
         ReleaseStock: move_stock,
+        RestockStock: move_stock,
     }
 
 
@@ -36,11 +39,14 @@ def _command(payload: Message) -> Command:
     match payload:
         case ReserveStock():
             _check(payload)
-            return Reserve(payload.order_id, tuple(Line(line.sku, line.quantity) for line in payload.lines))
+            return Reserve(payload.order_id, _lines(payload))
         case CommitStock():
             return Commit(_named(payload.order_id))
         case ReleaseStock():
             return Release(_named(payload.order_id))
+        case RestockStock():
+            _check(payload)
+            return Restock(payload.order_id, payload.operation_id, _lines(payload))
     raise TypeError(f"{type(payload).__name__} is not a command of stock")
 
 
@@ -50,8 +56,14 @@ def _named(order_id: str) -> str:
     return order_id
 
 
-def _check(message: ReserveStock) -> None:
+def _lines(message: ReserveStock | RestockStock) -> tuple[Line, ...]:
+    return tuple(Line(line.sku, line.quantity) for line in message.lines)
+
+
+def _check(message: ReserveStock | RestockStock) -> None:
     violations = [] if message.order_id else [Violation("order_id", "is required")]
+    if isinstance(message, RestockStock) and not 0 < len(message.operation_id) <= _LONGEST_ID:
+        violations.append(Violation("operation_id", f"must be 1 to {_LONGEST_ID} characters"))
     seen: set[str] = set()
     for index, line in enumerate(message.lines):
         if not line.sku or line.sku in seen:
