@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from catalog_import import import_file, new_stack
 from polymart.search.v1.search_service_pb2 import SearchProductsRequest
 
+from bench.catalog_import import import_file, new_stack
 from ops.clients import Clients, console
 from search_svc.adapters.elastic_search import ElasticProductSearch
 from search_svc.adapters.engine import Engine
