@@ -32,8 +32,8 @@ TEXTS = (
     "monitor stand", "headphones", "battery", "case", "4gb memory", "usb c adapter", "paper a4", "camera",
 )  # fmt: skip
 IN_FLIGHT = 8
-_ROUNDS = 6
-_CALLS = 240
+_ROUNDS = 4
+_CALLS = 96
 _PAGE = 20
 
 Sent = tuple[str, str, bytes]
