@@ -2,14 +2,16 @@
 
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from itertools import groupby
 
 from chassis.money import Money
 from ops.audit.report import Report
 from ops.audit.stores import Stores
 from order_svc.adapters.read_model import recorded
-from order_svc.domain.fulfilment import Progress
+from order_svc.domain.fulfilment import Progress, as_units
 from order_svc.domain.order import Order
+from order_svc.domain.refunds import refund_of
 from order_svc.domain.saga import STANDING
 
 _PAGE = 500
@@ -56,12 +58,10 @@ async def _reduced(stores: Stores) -> AsyncIterator[list[Order]]:
 
 
 def _money_faults(order: Order) -> Iterator[str]:
-    """What the customer keeps is paid for, and no more but for what was given back beside that."""
-    counts = order.counts()
-    kept = counts.ordered - counts.gone
-    worth = sum(order.lines[line].unit_price.nanos * units for line, units in kept.items())
-    if kept:
-        worth += order.total.nanos - sum(line.total.nanos for line in order.lines)
+    """All parts together brought what they would have at once: what is kept is paid for, less what was given back
+    beside that."""
+    whole = replace(order, operations=(), refunds={})
+    worth = order.total.nanos - refund_of(whole, as_units(order.counts().gone)).nanos
     asked = {o.refund_id for o in order.operations if o.refunding is Progress.DONE}
     gift = sum(amount.nanos for refund_id, amount in order.refunds.items() if refund_id not in asked)
     paid = order.total.nanos - order.refunded.nanos

@@ -49,9 +49,8 @@ def ship(order: Order, asked: m.ShipmentRequested) -> Event | None:
             raise _reused(asked.request_id)
         return None
     taken = order.stock is Holding.TAKEN or not order.stock_wanted()
-    if order.status in (Status.PENDING, Status.REJECTED, Status.CANCELLED) or not taken:
-        raise _not_shippable(order)
-    if order.payment is not Holding.TAKEN:
+    failed = order.status in (Status.REJECTED, Status.CANCELLED)
+    if failed or not taken or order.payment is not Holding.TAKEN:
         raise _not_shippable(order)
     units = _wanted(order, asked.units, order.counts().unshipped, "left to ship", reason="UNITS_EXCEED_ORDER")
     return OrderShipped(asked.shipment_id, asked.request_id, units, asked.carrier, asked.tracking_number, asked.by)

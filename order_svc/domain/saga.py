@@ -219,7 +219,8 @@ def decide(order: Order, message: m.Message, now: datetime) -> Decision:
 
     Raises FailedPrecondition, InvalidArgument or AlreadyExists for a request that the order can't meet.
     """
-    event = _reaction(order, message, now)
+    open_before = open_tasks(order)
+    event = _reaction(order, message, now, open_before)
     if event is None:
         return Decision(order)
     events = [event]
@@ -228,7 +229,7 @@ def decide(order: Order, message: m.Message, now: datetime) -> Decision:
     if not tasks and not after.settled and not needs_operator(after):
         events.append(OrderSettled())
         after = after.after(events[-1], now)
-    before = set() if isinstance(event, OrderRetried) else {task.key for task in open_tasks(order)}
+    before = set() if isinstance(event, OrderRetried) else {task.key for task in open_before}
     return Decision(after, tuple(events), tuple(task.command() for task in tasks if task.key not in before))
 
 
@@ -256,7 +257,7 @@ def needs_operator(order: Order) -> list[Operation]:
     return [o for o in order.operations if order.status in STANDING and o.refunding is Progress.FAILED]
 
 
-def _reaction(order: Order, message: m.Message, now: datetime) -> Event | None:
+def _reaction(order: Order, message: m.Message, now: datetime, tasks: list[Task]) -> Event | None:
     match message:
         case m.CancelRequested():
             return cancel(order, message)
@@ -267,16 +268,16 @@ def _reaction(order: Order, message: m.Message, now: datetime) -> Event | None:
         case m.ReturnRequested():
             return take_back(order, message)
         case m.RetryRequested():
-            if not open_tasks(order) and not needs_operator(order):
+            if not tasks and not needs_operator(order):
                 raise FailedPrecondition(f"order {order.order_id} waits for nothing", reason="ORDER_SETTLED")
             return OrderRetried(message.by, message.reason)
         case m.DeadlinePassed():
-            if now >= order.deadline and any(task.step.expires for task in open_tasks(order)):
+            if now >= order.deadline and any(task.step.expires for task in tasks):
                 return OrderRejected(
                     Failure(FailureReason.DEADLINE_EXCEEDED, "stock and payment didn't answer in time")
                 )
             return None
-    for task in open_tasks(order):
+    for task in tasks:
         if event := task.answer(message):
             return event
     # Money that went back is a fact, whoever asked for it and whatever the order waits for.

@@ -281,3 +281,42 @@ async def test_lists_are_newest_first_and_filtered(orders: PostgresOrders) -> No
     assert await ids(Filter("bob", Status.CANCELLED)) == []
     assert await ids(Filter(placed_before=NOW)) == await ids(Filter("bob", placed_from=NOW + timedelta(1))) == []
     assert await ids(Filter(placed_from=NOW, placed_before=NOW + timedelta(1)), limit=2) == everything
+
+
+async def test_each_list_is_read_by_an_index_of_its_own(
+    db: Postgres, orders: PostgresOrders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await db.execute(
+        """
+        INSERT INTO orders (order_id, customer_id, status, settled, currency, total_nanos, place_time, update_time,
+            deadline, version)
+        SELECT gen_random_uuid(), 'c' || n % 300, CASE WHEN n % 50 = 0 THEN 'PENDING' ELSE 'CONFIRMED' END, n % 50 > 0,
+            'GBP', 1, $1::timestamptz + n * interval '1 minute', $1, $1, 1 FROM generate_series(1, 6000) AS n
+        """,
+        NOW,
+    )
+    await db.execute("ANALYZE orders")
+    plans: list[str] = []
+    fetch = db.fetch
+
+    async def explained(query: str, *args: object) -> object:
+        plans.append("\n".join(row[0] for row in await fetch(f"EXPLAIN {query}", *args)))
+        return await fetch(query, *args)
+
+    monkeypatch.setattr(db, "fetch", explained)
+    before = NOW + timedelta(days=2), uuid7()
+    for which, index in (
+        (Filter(), "orders_by_time"),
+        (Filter(placed_from=NOW + timedelta(days=1), placed_before=NOW + timedelta(days=3)), "orders_by_time"),
+        (Filter("c7"), "orders_by_customer"),
+        (Filter("c7", Status.CONFIRMED, placed_from=NOW), "orders_by_customer"),
+        (Filter(status=Status.PENDING), "orders_by_status"),
+    ):
+        for position in (None, before):
+            page = await orders.page(which, before=position, limit=20)
+            assert page
+            # A customer's few may be sorted after they were found; of all others only one page is read.
+            assert index in plans[-1], plans[-1]
+            assert "Sort" not in plans[-1] or which.customer_id, plans[-1]
+    await orders.stuck(NOW, NOW, after=None, limit=20)
+    assert "orders_unsettled" in plans[-2], plans
