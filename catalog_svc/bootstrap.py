@@ -28,7 +28,9 @@ def build(config: CatalogConfig) -> Service:
     mongo = Mongo(config.mongodb_url, config.mongodb_driver)
     nats = Nats(config.nats_url, NAME, replicas=config.nats_replicas)
     products, taxonomy = MongoProducts(mongo), MongoTaxonomy(mongo)
-    catalog = CatalogServicer(products=products, taxonomy=taxonomy, clock=clock, new_id=uuid7)
+    catalog = CatalogServicer(
+        products=products, taxonomy=taxonomy, clock=clock, new_id=uuid7, token_key=config.token_key
+    )
     ordering = TaxonomyServicer(taxonomy=taxonomy, clock=clock, new_id=uuid7)
 
     async def check_schema() -> None:

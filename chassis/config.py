@@ -65,7 +65,7 @@ MongoUrl = Annotated[str, AfterValidator(url_of("mongodb", "mongodb+srv"))]
 HttpUrl = Annotated[str, AfterValidator(url_of("http", "https"))]
 NatsUrl = Annotated[str, AfterValidator(url_of("nats", "tls"))]
 Address = Annotated[str, AfterValidator(_address)]
-# What tokens are signed with, the same in all replicas of a service.
+# What tokens are signed with, the same in all replicas of all services.
 TokenKey = Annotated[str, AfterValidator(_token_key)]
 
 

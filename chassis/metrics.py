@@ -1,5 +1,6 @@
 """What a service measures, in a Prometheus registry of its own."""
 
+from collections.abc import Callable
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
@@ -40,6 +41,13 @@ class Metrics:
             ["consumer"],
             registry=registry,
         )
+        self._projection = Histogram(
+            "polymart_projection_lag_seconds",
+            "From an event's time until a projection had it",
+            ["type"],
+            registry=registry,
+            buckets=(*_BUCKETS, 30, 60, 300, 3600),
+        )
         self._dead_letters = Counter(
             "polymart_dead_letters_total",
             "Messages put in the DLQ",
@@ -65,6 +73,18 @@ class Metrics:
 
     def lag(self, consumer: str, pending: int) -> None:
         self._lag.labels(consumer).set(pending)
+
+    def projected(self, type: str, seconds: float) -> None:
+        self._projection.labels(type).observe(seconds)
+
+    def watch_projection(self, behind: Callable[[], float | None]) -> None:
+        """Show how many seconds a projection is behind, as `behind` says whenever it is asked."""
+        gauge = Gauge(
+            "polymart_projection_behind_seconds",
+            "Age of the oldest event that a projection has in hand or, where it has none, what it was of the last",
+            registry=self.registry,
+        )
+        gauge.set_function(lambda: behind() or 0.0)
 
     def serve(self, host: str, port: int) -> int:
         """Answer GET /metrics from a thread. Returns the port, a free one for 0; raises OSError if it is taken."""

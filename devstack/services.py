@@ -35,7 +35,7 @@ class Needs:
 
 
 SERVICES: dict[str, Needs] = {
-    "catalog_svc": Needs({}, ("mongodb",)),
+    "catalog_svc": Needs({}, ("mongodb",), token_key=True),
     "inventory_svc": Needs({"POSTGRES_URL": "inventory"}),
     "search_svc": Needs({}, ("elasticsearch",), ("catalog_svc", "inventory_svc"), token_key=True),
     "order_svc": Needs({"POSTGRES_URL": "order"}, (), ("catalog_svc",)),

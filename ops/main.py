@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -14,7 +14,11 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from polymart.catalog.v1 import catalog_service_pb2 as catalog
 from polymart.search.v1.search_service_pb2 import (
     AttributeFilter,
+    DropOldIndexRequest,
+    GetIndexStatusRequest,
+    IndexStatus,
     ListTrendingProductsRequest,
+    RollbackIndexRequest,
     SearchFilter,
     SearchProductsRequest,
 )
@@ -25,7 +29,7 @@ from rich.table import Table
 
 from devstack.engines import SEARCH_ENGINE
 from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
-from ops import carts, customers, dlq, lifecycle, notifications, orders, replay, search, stock
+from ops import carts, customers, dlq, lifecycle, notifications, orders, reindexing, replay, search, stock
 from ops import demo as demonstration
 from ops.clients import asynchronous, clients, console, fail, interruptible, print_data, running_stack
 from ops.importing import ImportReport, import_products, read_products
@@ -34,6 +38,9 @@ from ops.orders import JsonOption
 from ops.relevance import read_judged, relevance
 from ops.tables import read_mapping
 from ops.verify import quiet, verify
+
+if TYPE_CHECKING:
+    from polymart.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -288,6 +295,74 @@ async def search_products(
         orders.print_json(response)
     else:
         search.show(console, request, response)
+
+
+@app.command()
+@asynchronous
+async def reindex(
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Search the old index again, and keep this one.")
+    ] = False,
+    drop_old: Annotated[bool, typer.Option("--drop-old", help="Delete the old index.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Build the search index anew beside the one that serves, and swap them once it has all.
+
+    The services do it: Ctrl-C ends only the watching, and the same command watches again. Afterwards the old index is
+    kept up to date until the next rebuild, or --drop-old.
+    """
+    if rollback and drop_old:
+        raise ValueError("--rollback and --drop-old exclude each other")
+    async with clients() as c:
+        if rollback:
+            now = await c.search.GetIndexStatus(GetIndexStatusRequest(), timeout=10)
+            status = await c.search.RollbackIndex(RollbackIndexRequest(index=now.index), timeout=10)
+        elif drop_old:
+            status = await c.search.DropOldIndex(DropOldIndexRequest(), timeout=30)
+        else:
+            status = await watched_rebuild(c.search, json)
+    if json:
+        orders.print_json(status)
+    else:
+        old = f", {status.old_index} is kept" if status.old_index else ""
+        text = f"searches read {status.index} ({status.products:,} products){old}"
+        console.print(text, markup=False, soft_wrap=True)
+
+
+async def watched_rebuild(service: "SearchServiceAsyncStub", quiet: bool) -> IndexStatus:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=quiet) as progress:
+        task = progress.add_task("beginning", total=None)
+
+        def show(status: IndexStatus) -> None:
+            now = status.rebuild
+            trouble = f": {now.trouble}" if now.trouble else ""
+            progress.update(
+                task,
+                description=f"{now.index} {reindexing.step_name(now.step)}{trouble}",
+                completed=now.entries,
+                # The index grows while it is read.
+                total=max(now.expected_entries, now.entries) or None,
+            )
+
+        try:
+            status = await reindexing.rebuild(service, show)
+        except reindexing.RebuildLost as error:
+            fail(str(error))
+            raise
+        except asyncio.CancelledError:
+            progress.stop()
+            console.print("the rebuild goes on; `polymart reindex` watches it again")
+            raise
+    done = status.rebuild
+    if not quiet:
+        refused = f", {done.refused_entries:,} refused by the engine" if done.refused_entries else ""
+        console.print(
+            f"{done.entries:,} entries written and compared, {done.repaired_entries:,} mended{refused}; "
+            f"digest {done.digest[:16]}",
+            markup=False,
+        )
+    return status
 
 
 @app.command("relevance")

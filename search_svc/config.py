@@ -17,7 +17,8 @@ class SearchConfig(EngineConfig):
     tokens, and is the same in all replicas. `synonyms_file` says what has several names; changes of it are taken up.
 
     Popular is what sold in the last `popularity_hours`: no longer than order events are kept, so that it can be read
-    from them again. It is computed every `popularity_interval` seconds.
+    from them again. It is computed every `popularity_interval` seconds. `token_key` signs tokens, and is the same in
+    all replicas and in the catalog.
     """
 
     catalog_address: Address

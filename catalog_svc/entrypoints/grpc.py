@@ -19,7 +19,7 @@ from catalog_svc.application.ports import Filter, Order, Position, Products, Tax
 from catalog_svc.application.products import Change, New, Question
 from catalog_svc.domain.category import path_violations
 from catalog_svc.domain.edits import Edit, parse, touches
-from catalog_svc.domain.product import FIELDS, Details, Product, Request, to_the_millisecond
+from catalog_svc.domain.product import FIELDS, Details, Product, Request, identity, to_the_millisecond
 from catalog_svc.domain.rules import id_violations, size_violations, violations
 from catalog_svc.entrypoints.batches import batches
 from catalog_svc.entrypoints.requests import Context, actor
@@ -32,6 +32,7 @@ from catalog_svc.protos import (
     state_message,
 )
 from chassis.clock import Clock
+from chassis.consistency import METADATA, ConsistencyToken
 from chassis.errors import InvalidArgument, ResourceExhausted, Violation
 from chassis.ids import NewId
 from chassis.rpc.paging import PageToken, asked_page, fingerprint
@@ -61,11 +62,14 @@ _ORDERS = {
 
 
 class CatalogServicer(CatalogServiceServicer):
-    def __init__(self, *, products: Products, taxonomy: Taxonomy, clock: Clock, new_id: NewId):
+    """`token_key` signs the consistency tokens that writes are answered with."""
+
+    def __init__(self, *, products: Products, taxonomy: Taxonomy, clock: Clock, new_id: NewId, token_key: str):
         self._products = products
         self._taxonomy = taxonomy
         self._clock = clock
         self._new_id = new_id
+        self._token_key = token_key
 
     async def CreateProduct(self, request: messages.CreateProductRequest, context: Context) -> product_pb2.Product:
         validator, given = Validator(request), request.product
@@ -77,6 +81,7 @@ class CatalogServicer(CatalogServiceServicer):
         product = await use_cases.create_product(
             new, products=self._products, taxonomy=self._taxonomy, clock=self._clock, new_id=self._new_id
         )
+        self._written(product.product_id, product.version, context)
         return product_message(product)
 
     async def GetProduct(self, request: messages.GetProductRequest, context: Context) -> product_pb2.Product:
@@ -107,14 +112,21 @@ class CatalogServicer(CatalogServiceServicer):
         product = await use_cases.update_product(
             change, products=self._products, taxonomy=self._taxonomy, clock=self._clock, new_id=self._new_id
         )
+        self._written(product.product_id, product.version, context)
         return product_message(product)
 
     async def DeleteProduct(self, request: messages.DeleteProductRequest, context: Context) -> Empty:
         Validator(request).done()
-        await use_cases.delete_product(
+        event = await use_cases.delete_product(
             request.product_id, request.etag, actor(context), products=self._products, clock=self._clock
         )
+        self._written(*identity(event), context)
         return Empty()
+
+    def _written(self, product_id: str, version: int, context: Context) -> None:
+        """Tell the caller what a search has to wait for to see this."""
+        token = ConsistencyToken(product_id, version).encode(self._token_key)
+        context.set_trailing_metadata(((METADATA, token),))
 
     async def ListProductRevisions(
         self, request: messages.ListProductRevisionsRequest, context: Context

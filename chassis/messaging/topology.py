@@ -18,6 +18,9 @@ INBOX_RETENTION = EVENT_RETENTION + DLQ_RETENTION + timedelta(days=7)
 COMMANDS = "CMD"
 DLQ = "DLQ"
 
+# The version of search_svc's index: a release with another one fills its own, from messages that come to it alone.
+SEARCH_EDITION = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
@@ -55,15 +58,20 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A durable pull consumer: one owner, one stream, the full names of the types it takes."""
+    """A durable pull consumer: one owner, one stream, the full names of the types it takes.
+
+    Of each `edition` of its owner it is another, so that releases that make something different of the same messages
+    can run side by side, and each hears all of them.
+    """
 
     service: str
     stream: str
     types: tuple[str, ...]
+    edition: int = 0
 
     @property
     def durable(self) -> str:
-        return f"{self.service}-{self.stream}"
+        return f"{self.service}-{self.stream}" + (f"-{self.edition}" if self.edition else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +125,8 @@ def _commands(context: str, publisher: str, names: str) -> Iterable[Route]:
     return (Route(f"polymart.{context}.v1.{name}", context, "", publisher) for name in names.split())
 
 
-def _consumer(service: str, stream: str, context: str, names: str) -> Consumer:
-    return Consumer(service, stream, tuple(f"polymart.{context}.v1.{name}" for name in names.split()))
+def _consumer(service: str, stream: str, context: str, names: str, edition: int = 0) -> Consumer:
+    return Consumer(service, stream, tuple(f"polymart.{context}.v1.{name}" for name in names.split()), edition)
 
 
 def _stream(context: str) -> Stream:
@@ -169,8 +177,8 @@ TOPOLOGY = Topology(
         _consumer("order_svc", "EVT_INVENTORY", "inventory", _STOCK_REPLIES),
         _consumer("order_svc", "EVT_PAYMENT", "payment", _PAYMENT_REPLIES),
         _consumer("order_svc", "EVT_CATALOG", "catalog", _PRODUCT_EVENTS),
-        _consumer("search_svc", "EVT_CATALOG", "catalog", f"{_PRODUCT_EVENTS} CategoryChanged"),
-        _consumer("search_svc", "EVT_INVENTORY", "inventory", "StockAvailabilityChanged"),
+        _consumer("search_svc", "EVT_CATALOG", "catalog", f"{_PRODUCT_EVENTS} CategoryChanged", SEARCH_EDITION),
+        _consumer("search_svc", "EVT_INVENTORY", "inventory", "StockAvailabilityChanged", SEARCH_EDITION),
         _consumer("search_svc", "EVT_ORDER", "order", "OrderConfirmed OrderCancelled"),
         _consumer("notification_svc", "EVT_ORDER", "order", _ORDER_NEWS),
         _consumer("notification_svc", "EVT_INVENTORY", "inventory", "StockRanLow"),

@@ -3,6 +3,7 @@
 import reprlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -14,11 +15,13 @@ from ops.audit.report import Report
 from ops.audit.stores import Stores
 from search_svc.adapters.documents import category_to_document, product_to_document, sku_to_document
 from search_svc.adapters.engine import Engine
+from search_svc.adapters.indices import Indices
 from search_svc.adapters.mappings import CATEGORIES, PARTS, PRODUCTS
 from search_svc.domain.product import Availability, Category, SkuAvailability, SkuRecord, Variant
 from search_svc.domain.product import Product as Indexed
 
 _PAGE = 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Which audit_popularity compares.
 _POPULARITY = ("popularity", "rest.popularity_version")
 
@@ -36,26 +39,31 @@ _PRICED = "SELECT product_id FROM products UNION SELECT product_id FROM prices"
 
 async def audit_projections(stores: Stores, report: Report) -> None:
     tree = await stores.taxonomy.tree()
+    shown = await _indices(stores.index)
     index_faults: list[str] = []
     price_faults: list[str] = []
     known: set[str] = set()
     async for page in stores.products.stream(include_deleted=True):
         ids = [product.product_id for product in page]
         known.update(ids)
-        documents = await _documents(stores.index, PRODUCTS, ids)
         skus = [v.sku for product in page if isinstance(product, Product) for v in product.details.variants]
         stock = _availability(await stores.inventory.fetch(_STOCK, skus))
         versions = {row["product_id"]: row["version"] for row in await stores.orders.fetch(_VERSIONS, ids)}
         prices = defaultdict[str, dict[str, Any]](dict)
         for row in await stores.orders.fetch(_PRICES, ids):
             prices[row["product_id"]][row["sku"]] = _price(row)
+        for where, names in shown.items():
+            documents = await _documents(stores.index, names[PRODUCTS], ids)
+            for product in page:
+                index_faults += _index_faults(product, documents.get(product.product_id), stock, tree, where)
         for product in page:
             key = product.product_id
-            index_faults += _index_faults(product, documents.get(key), stock, tree)
             price_faults += _price_faults(product, versions.get(key), prices[key])
     report.add("the index equals its sources", len(known), index_faults)
-    report.add("the index equals its sources", 0, [fault async for fault in _strangers(stores.index, known)])
-    report.add("the index equals its sources", 0, [fault async for fault in _part_faults(stores, tree)])
+    for where, names in shown.items():
+        strangers = [fault async for fault in _strangers(stores.index, names[PRODUCTS], known, where)]
+        parts = [fault async for fault in _part_faults(stores, tree, names, where)]
+        report.add("the index equals its sources", 0, [*strangers, *parts])
     priced = {row["product_id"] for row in await stores.orders.fetch(_PRICED)}
     price_faults += [f"product {key} is in the price list and not in the catalog" for key in sorted(priced - known)]
     report.add("the price list equals the catalog", len(known), price_faults)
@@ -65,6 +73,15 @@ def _availability(rows: Sequence[asyncpg.Record]) -> dict[str, SkuAvailability]:
     return {row["sku"]: SkuAvailability(Availability[row["availability"]], row["availability_version"]) for row in rows}
 
 
+async def _indices(engine: Engine) -> dict[str, Mapping[str, str]]:
+    """The names of the indices that searches read and, where they are kept, of the old ones, by kind."""
+    indices = Indices(engine)
+    found: dict[str, Mapping[str, str]] = {"the index": {kind: kind for kind in (PRODUCTS, PARTS, CATEGORIES)}}
+    if (spare := (await indices.layout()).spare) is not None:
+        found["the old index"] = indices.names_of(spare)
+    return found
+
+
 async def _documents(engine: Engine, alias: str, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     if not keys:
         return {}
@@ -72,13 +89,13 @@ async def _documents(engine: Engine, alias: str, keys: Sequence[str]) -> dict[st
     return {item["_id"]: item["_source"] for item in answer["docs"] if item.get("found")}
 
 
-async def _strangers(engine: Engine, known: set[str]) -> AsyncIterator[str]:
+async def _strangers(engine: Engine, index: str, known: set[str], where: str) -> AsyncIterator[str]:
     """Documents of products that the catalog never had."""
-    await engine.client.indices.refresh(index=PRODUCTS, ignore_unavailable=True)
+    await engine.client.indices.refresh(index=index, ignore_unavailable=True)
     after: Sequence[Any] | None = None
     while True:
         answer = await engine.client.search(
-            index=PRODUCTS,
+            index=index,
             size=_PAGE,
             sort=[{"product_id": "asc"}],
             search_after=after,
@@ -89,48 +106,52 @@ async def _strangers(engine: Engine, known: set[str]) -> AsyncIterator[str]:
         hits = answer["hits"]["hits"]
         for hit in hits:
             if hit["_id"] not in known:
-                yield f"product {hit['_id']} is in the index and not in the catalog"
+                yield f"product {hit['_id']} is in {where} and not in the catalog"
         if len(hits) < _PAGE:
             return
         after = hits[-1]["sort"]
 
 
-async def _part_faults(stores: Stores, tree: Tree) -> AsyncIterator[str]:
+async def _part_faults(stores: Stores, tree: Tree, names: Mapping[str, str], where: str) -> AsyncIterator[str]:
     """What the index holds by SKU and by category, whether or not a product has them."""
     announced, last = 0, ""
     while stock := _availability(await stores.inventory.fetch(_STOCK_PAGE, last)):
         announced += len(stock)
         last = list(stock)[-1]
-        parts = await _documents(stores.index, PARTS, list(stock))
+        parts = await _documents(stores.index, names[PARTS], list(stock))
         for sku, availability in stock.items():
             # Which products ever had it, nobody else remembers.
             part = {**parts.get(sku, {}), "product_ids": []}
             if differing := _differing(part, sku_to_document(SkuRecord(sku, availability))):
-                yield f"SKU {sku}: {differing} in the index"
+                yield f"SKU {sku}: {differing} in {where}"
     for start in range(0, len(tree.categories), _PAGE):
         keys = list(tree.categories)[start : start + _PAGE]
-        documents = await _documents(stores.index, CATEGORIES, keys)
+        documents = await _documents(stores.index, names[CATEGORIES], keys)
         for key in keys:
             category = Category(key, tree.path(key), tree.categories[key].path_version)
             if differing := _differing(documents.get(key, {}), category_to_document(category)):
-                yield f"category {key}: {differing} in the index"
+                yield f"category {key}: {differing} in {where}"
     counted = await stores.index.client.count(
-        index=PARTS, query={"exists": {"field": "version"}}, ignore_unavailable=True
+        index=names[PARTS], query={"exists": {"field": "version"}}, ignore_unavailable=True
     )
     if counted["count"] > announced:
-        yield f"the index has the availability of {counted['count']} SKUs, {announced} were announced"
+        yield f"{where} has the availability of {counted['count']} SKUs, {announced} were announced"
 
 
 def _index_faults(
-    product: Stored, document: Mapping[str, Any] | None, stock: Mapping[str, SkuAvailability], tree: Tree
+    product: Stored,
+    document: Mapping[str, Any] | None,
+    stock: Mapping[str, SkuAvailability],
+    tree: Tree,
+    where: str,
 ) -> Iterator[str]:
     name = f"product {product.product_id}"
     if document is None:
         if not isinstance(product, Tombstone):
-            yield f"{name} is not in the index"
+            yield f"{name} is not in {where}"
         return
     if document.get("version") != product.version:
-        yield f"{name} is at version {product.version}, the index at {document.get('version')}"
+        yield f"{name} is at version {product.version}, {where} at {document.get('version')}"
         return
     if isinstance(product, Tombstone):
         expected = product_to_document(Indexed(product.product_id, product.version, deleted=True))
@@ -140,7 +161,7 @@ def _index_faults(
         if category_id and category_id not in tree.categories:
             yield f"{name}: its category {category_id} isn't in the catalog"
     if differing := _differing(_flat(document), _flat(expected)):
-        yield f"{name}: {differing} in the index"
+        yield f"{name}: {differing} in {where}"
 
 
 def _indexed(product: Product, stock: Mapping[str, SkuAvailability], tree: Tree) -> Indexed:
@@ -154,6 +175,7 @@ def _indexed(product: Product, stock: Mapping[str, SkuAvailability], tree: Tree)
         product.product_id,
         product.version,
         active=details.status is Status.ACTIVE,
+        created=(product.create_time - _EPOCH) // timedelta(microseconds=1),
         name=details.name,
         description=details.description,
         brand=details.brand,

@@ -99,16 +99,18 @@ class ElasticDocuments(Generic[D]):
 
 
 class ElasticIndex:
-    """The projection's documents: products, what is known by SKU, and the paths of categories."""
+    """The projection's documents in one generation of indices: products, what is known by SKU, and the paths of
+    categories. `names` are those that this generation is written by, by kind."""
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine, names: Mapping[str, str]):
         self._engine = engine
+        self._products = names[PRODUCTS]
         self.products: Documents[Product] = ElasticDocuments(
-            engine, PRODUCTS, product_to_document, lambda _, source: product_from_document(source)
+            engine, names[PRODUCTS], product_to_document, lambda _, source: product_from_document(source)
         )
-        self.skus: Documents[SkuRecord] = ElasticDocuments(engine, PARTS, sku_to_document, sku_from_document)
+        self.skus: Documents[SkuRecord] = ElasticDocuments(engine, names[PARTS], sku_to_document, sku_from_document)
         self.categories: Documents[Category] = ElasticDocuments(
-            engine, CATEGORIES, category_to_document, category_from_document
+            engine, names[CATEGORIES], category_to_document, category_from_document
         )
         self.popularity: Documents[PopularityRecord] = ElasticDocuments(
             engine, POPULARITY, popularity_to_document, popularity_from_document, may_be_missing=True
@@ -128,9 +130,9 @@ class ElasticIndex:
         ]
         with translated():
             # What was written before is to be found, so the index is refreshed.
-            await self._engine.client.indices.refresh(index=PRODUCTS)
+            await self._engine.client.indices.refresh(index=self._products)
             answer = await self._engine.client.search(
-                index=PRODUCTS,
+                index=self._products,
                 query={"bool": {"should": older, "minimum_should_match": 1}},
                 size=limit,
                 source=False,

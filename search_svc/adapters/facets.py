@@ -203,25 +203,33 @@ class FoundFacets:
         found = self._answer[_FOUND]
         sample = found["sample"]
         total = sample["doc_count"]
+        whole = total == found["doc_count"] and not sample["steps"]["sum_other_doc_count"]
         values_of, steps_of = _by_name(sample["values"]), _by_name(sample["steps"])
         coverage = {name: sum(count for _, count in values) for name, values in values_of.items()}
         worthy = candidates(coverage, total, facets.definitions)
         others = [
-            self._facet(name, values_of.get(_plain(name), []), steps_of.get(_plain(name), []))
+            self._facet(name, values_of.get(_plain(name), []), steps_of.get(_plain(name), []), whole=whole)
             for name in worthy
             if name not in facets.named
         ]
         most = _MOST_NAMED - len(named)
         pairs = [(_name(facet), facet) for facet in others]
         self._attributes = named + telling(pairs, coverage, total, facets.definitions)[:most]
-        whole = sample["doc_count"] == found["doc_count"] and not sample["steps"]["sum_other_doc_count"]
         self._attributes_exact = whole or len(self._attributes) == len(named)
 
-    def _facet(self, name: str, values: Sequence[tuple[str, int]], steps: Sequence[tuple[str, int]]) -> Facet:
+    def _facet(
+        self,
+        name: str,
+        values: Sequence[tuple[str, int]],
+        steps: Sequence[tuple[str, int]],
+        *,
+        whole: bool = True,
+    ) -> Facet:
+        """Not the `whole` is known of a sample, in which a few numbers stand for more."""
         definition = self._facets.definitions.get(name)
         unit = definition.unit if definition and steps else ""
         shown = [FacetValue(value, count) for value, count in values[:_FACET_VALUES] if value]
-        if len(values) > _SINGLE_NUMBERS or (steps and not values):
+        if len(values) > (_SINGLE_NUMBERS if whole else _SINGLE_NUMBERS // 2) or (steps and not values):
             counts = [(Decimal(repr(number_of(key))), count) for key, count in steps]
             shown = [_number_range(low, high, counts) for low, high in ranges(counts)] or shown
         return Facet(_of_attribute(name), shown, unit)

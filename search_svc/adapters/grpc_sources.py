@@ -37,16 +37,18 @@ class GrpcSources:
         self._taxonomy = taxonomy
         self._inventory = inventory
 
-    async def products(self) -> AsyncIterator[Sequence[Product]]:
+    async def products(self, token: str = "") -> AsyncIterator[tuple[Sequence[Product], str]]:
         chunk: list[Product] = []
+        request = StreamProductsRequest(include_deleted=True, resume_token=token)
         with translated("catalog_svc"):
-            async for response in self._catalog.stub.StreamProducts(StreamProductsRequest(include_deleted=True)):
+            async for response in self._catalog.stub.StreamProducts(request):
                 chunk.extend(_products(response.states))
+                token = response.resume_token
                 if len(chunk) >= _CHUNK:
-                    yield chunk
+                    yield chunk, token
                     chunk = []
         if chunk:
-            yield chunk
+            yield chunk, token
 
     async def categories(self) -> AsyncIterator[Sequence[Category]]:
         request = ListCategoriesRequest(page_size=500)

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 SCHEMA_VERSION = 3
-"""Raised with every change below that isn't only a new field."""
+"""Raised with every change below that isn't only a new field. Indices of another version belong to another release,
+which goes on with them; each has consumers of its own, so chassis.messaging.topology has this number too."""
 
-PRODUCTS = "products"
-PARTS = "product-parts"
-CATEGORIES = "product-categories"
-REBUILD = "product-rebuild"
+PRODUCTS = f"products-v{SCHEMA_VERSION}"
+PARTS = f"product-parts-v{SCHEMA_VERSION}"
+CATEGORIES = f"product-categories-v{SCHEMA_VERSION}"
+REBUILD = f"product-rebuild-v{SCHEMA_VERSION}"
 
 _KEYWORD = {"type": "keyword"}
 _STORED_ONLY = {"type": "object", "enabled": False}
@@ -103,10 +104,5 @@ MAPPINGS: Mapping[str, Mapping[str, Any]] = {
     },
     PARTS: {"version": {"type": "long"}, "level": {"type": "byte"}, "product_ids": _KEYWORD},
     CATEGORIES: {"version": {"type": "long"}, "path": _KEYWORD},
-    REBUILD: {
-        "covers": _KEYWORD,
-        "holder": _KEYWORD,
-        "until": {"type": "double"},
-        "complete": {"type": "boolean"},
-    },
+    REBUILD: {"rebuild": _STORED_ONLY},
 }

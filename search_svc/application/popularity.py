@@ -52,13 +52,15 @@ async def keep_popularity(
     sales: Sales,
     history: SalesHistory,
     index: Index,
+    others: Sequence[Index] = (),
     window: Window,
 ) -> Mapping[str, float] | None:
     """Bring the popularity of all products up to now, unless another replica does; read the orders of the window again
     first where they were lost.
 
-    `shown` is what the last call returned, by product; None, after one that failed too, compares with what is
-    recorded rather than trust that. Raises Unavailable, Aborted, DocumentRefused.
+    `index` is the generation that serves; `others` are shown the same. `shown` is what the last call returned, by
+    product; None, after one that failed too, compares with what is recorded rather than trust that. Raises Unavailable,
+    Aborted, DocumentRefused.
     """
     if await sales.prepare():
         shown = None
@@ -68,7 +70,7 @@ async def keep_popularity(
         shown = None
         if not await _read_again(holder, sales, history, window.start):
             return None
-    return await _recompute(shown, holder=holder, sales=sales, index=index, window=window)
+    return await _recompute(shown, holder=holder, sales=sales, index=index, others=others, window=window)
 
 
 async def _read_again(holder: str, sales: Sales, history: SalesHistory, since: int) -> bool:
@@ -82,7 +84,13 @@ async def _read_again(holder: str, sales: Sales, history: SalesHistory, since: i
 
 
 async def _recompute(
-    shown: Mapping[str, float] | None, *, holder: str, sales: Sales, index: Index, window: Window
+    shown: Mapping[str, float] | None,
+    *,
+    holder: str,
+    sales: Sales,
+    index: Index,
+    others: Sequence[Index],
+    window: Window,
 ) -> Mapping[str, float] | None:
     since, now = window.start, milliseconds(window.clock.now())
     await sales.forget(since)
@@ -104,6 +112,8 @@ async def _recompute(
         for key, stored in recorded.items():
             if stored.document.popularity.value == news[key].value:
                 news[key] = stored.document.popularity
+        for other in others:
+            await apply_popularity(news, index=other)
         # What another, whose clock is ahead, has recorded stays for now, and is compared again the next time.
         result |= {key: popularity.value for key, popularity in (await apply_popularity(news, index=index)).items()}
     if not await sales.computed(holder, since):

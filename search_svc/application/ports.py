@@ -1,6 +1,6 @@
 """What the use cases need of the engine and of the services that own the data."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from typing import Generic, Protocol, TypeVar
@@ -9,9 +9,11 @@ from chassis.errors import PolymartError, Unavailable
 from search_svc.domain.popularity import PopularityRecord, Sale
 from search_svc.domain.product import Category, Product, SkuAvailability, SkuRecord
 from search_svc.domain.query import IndexStatus, Position, Query, Relaxed, Results
+from search_svc.domain.rebuild import Layout, Rebuild
 from search_svc.domain.suggestion import Completion, SearchedText
 
 D = TypeVar("D", Product, SkuRecord, Category, PopularityRecord, Sale)
+T = TypeVar("T")
 
 
 class IndexMissing(Unavailable):
@@ -31,10 +33,10 @@ class DocumentRefused(PolymartError):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored(Generic[D]):
+class Stored(Generic[T]):
     """A document and the revision it was read at."""
 
-    document: D
+    document: T
     revision: tuple[int, int]
 
 
@@ -92,31 +94,95 @@ class ProductSearch(Protocol):
     async def status(self) -> IndexStatus: ...
 
 
-class RebuildLease(Protocol):
-    """Who fills the index, and whether that is done, kept beside the index so that both are lost together."""
+class Visibility(Protocol):
+    """Versions of products, by id, in the index that searches read. All raise IndexMissing, Unavailable."""
 
-    async def built(self) -> bool:
-        """Raises IndexMissing, Unavailable."""
+    async def searched(self) -> str:
+        """The name of that index."""
         ...
+
+    async def written(self, product_ids: Set[str]) -> Mapping[str, int]:
+        """As last written."""
+        ...
+
+    async def shown(self, product_ids: Set[str]) -> Mapping[str, int]:
+        """As searches see them."""
+        ...
+
+    async def refresh_shown(self) -> None:
+        """Let searches see all that was written before."""
+        ...
+
+
+class Targets(Protocol):
+    """The generations that are written."""
+
+    async def targets(self) -> Sequence[Index]:
+        """All of them, the one that serves last. What comes of it may be outdated: then its writes raise IndexMissing,
+        and `forget` makes the next call look again. Raises IndexMissing where there is none, Unavailable."""
+        ...
+
+    def forget(self) -> None: ...
+
+
+class Generations(Targets, Protocol):
+    """The generations of the index, and the rebuild. All raise Unavailable."""
 
     async def prepare(self) -> None:
-        """Create what is missing, empty."""
+        """Make what the other methods need."""
         ...
 
-    async def take(self, holder: str, seconds: float) -> bool:
-        """Take or renew the right to rebuild; False while another holds it, or when the index is built."""
+    async def layout(self) -> Layout: ...
+
+    async def change(self, seen: Layout, *, written: Set[int], filled: Set[int], serving: int) -> bool:
+        """Make the layout this, all at once; False, and nothing is done, if it isn't what was `seen` any more.
+
+        Once it has returned, whatever was told to write to the generations `seen` can't. Where it raises Unavailable,
+        it may be done and not known everywhere: to be sure, change it again. Raises IndexMissing.
+        """
         ...
 
-    async def complete(self, holder: str) -> bool:
-        """Record that the index is built; False if the lease went to another meanwhile."""
+    async def create(self, generation: int) -> None:
+        """Make its indices, empty, where they are missing. Nobody writes or reads them until the layout says so."""
+        ...
+
+    async def delete(self, generation: int) -> None: ...
+
+    async def refresh(self, generation: int) -> None:
+        """Show to searches all that was written to it."""
+        ...
+
+    async def size(self, generation: int) -> int:
+        """About how many entries its sources had."""
+        ...
+
+    async def delete_earlier(self) -> None:
+        """Delete all that earlier releases left, whose indices were of another version."""
+        ...
+
+    def name_of(self, generation: int) -> str:
+        """What operators know it by."""
+        ...
+
+    def index(self, generation: int, epoch: str) -> Index:
+        """To be read and written while the layout's epoch is this; later it raises IndexMissing."""
+        ...
+
+    async def rebuild(self) -> Stored[Rebuild] | None:
+        """The last one. Raises IndexMissing."""
+        ...
+
+    async def save(self, rebuild: Rebuild, revision: tuple[int, int] | None) -> tuple[int, int] | None:
+        """The new revision; None, and nothing is done, if somebody else wrote since `revision`. Raises IndexMissing."""
         ...
 
 
 class Sources(Protocol):
     """The owners of what the index shows. Raise Unavailable."""
 
-    def products(self) -> AsyncIterator[Sequence[Product]]:
-        """Every product, deleted ones too, a few hundred at a time."""
+    def products(self, token: str = "") -> AsyncIterator[tuple[Sequence[Product], str]]:
+        """Every product, deleted ones too, a few hundred at a time, each time with the token to go on behind them.
+        Raises InvalidArgument for a token that isn't one any more."""
         ...
 
     def categories(self) -> AsyncIterator[Sequence[Category]]:

@@ -10,14 +10,16 @@ replaces.
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, TypeVar
 
 from chassis.errors import Aborted
-from search_svc.application.ports import D, Documents, Index, Write
+from search_svc.application.ports import D, Documents, Index, IndexMissing, Targets, Write
 from search_svc.domain.popularity import Popularity, PopularityRecord, Sale
 from search_svc.domain.product import Category, Product, SkuAvailability, SkuRecord
+
+R = TypeVar("R")
 
 _ATTEMPTS = 10
 _CHUNK = 1_000
@@ -30,6 +32,32 @@ class _Outcome(Generic[D]):
 
     documents: Mapping[str, D]
     changed: set[str]
+
+
+async def apply_everywhere(apply: Callable[[Index], Awaitable[None]], *, targets: Targets) -> None:
+    """Apply to every generation that is written. Raises what `apply` does.
+
+    No news misses a generation that is written since this began: by then the others can't be written under the names
+    that were known here, so all is applied again to those that are written now.
+    """
+    for attempt in (1, 2):
+        try:
+            for index in await targets.targets():
+                await apply(index)
+            return
+        except IndexMissing:
+            targets.forget()
+            if attempt == 2:
+                raise
+
+
+async def read_serving(read: Callable[[Index], Awaitable[R]], *, targets: Targets) -> R:
+    """Read from the generation that serves. Raises what `read` does."""
+    try:
+        return await read((await targets.targets())[-1])
+    except IndexMissing:
+        targets.forget()
+        return await read((await targets.targets())[-1])
 
 
 async def apply_products(products: Iterable[Product], *, index: Index) -> None:
@@ -48,21 +76,23 @@ async def apply_products(products: Iterable[Product], *, index: Index) -> None:
     skus = await _change(index.skus, users, lambda sku, known: (known or SkuRecord(sku)).used_by(users[sku]))
     availability = _availability(skus.documents.values())
     categories = await _categories(newest.values(), index)
+    popularity = _popularity(await read_all(index.popularity, newest))
 
     def newer(product_id: str, known: Product | None) -> Product:
         product = newest[product_id]
         product = (known.updated_by(product) if known else product).with_availability(availability)
-        return product.with_category(categories.get(product.category.category_id))
+        product = product.with_category(categories.get(product.category.category_id))
+        return product.with_popularity(popularity.get(product_id))
 
     stored = await _change(index.products, newest, newer)
 
     # What was recorded meanwhile may have looked for these products before they were there.
     written = [stored.documents[product_id] for product_id in stored.changed]
-    records = await _read(index.skus, {sku for product in written for sku in product.skus})
+    records = await read_all(index.skus, {sku for product in written for sku in product.skus})
     await _update_availability(_availability(records.values()), written, index=index)
     await _update_categories(await _categories(written, index), written, index=index)
-    popularity = await _read(index.popularity, (product.product_id for product in written))
-    await _update_popularity(_popularity(popularity), written, index=index)
+    recorded = await read_all(index.popularity, (product.product_id for product in written))
+    await _update_popularity(_popularity(recorded), written, index=index)
 
 
 async def apply_categories(news: Iterable[Category], *, index: Index) -> None:
@@ -81,7 +111,7 @@ async def apply_categories(news: Iterable[Category], *, index: Index) -> None:
     for keys in _chunks(sorted(recorded.documents), _SEARCHED_TOGETHER):
         categories = [recorded.documents[key] for key in keys]
         while behind := await index.behind(categories, _CHUNK):
-            products = await _read(index.products, behind)
+            products = await read_all(index.products, behind)
             await _update_categories(recorded.documents, products.values(), index=index)
 
 
@@ -94,7 +124,7 @@ async def apply_availability(news: Iterable[tuple[str, SkuAvailability]], *, ind
 
     skus = await _change(index.skus, newest, lambda sku, known: (known or SkuRecord(sku)).available(newest[sku]))
     product_ids = {product_id for record in skus.documents.values() for product_id in record.product_ids}
-    products = await _read(index.products, product_ids)
+    products = await read_all(index.products, product_ids)
     await _update_availability(_availability(skus.documents.values()), products.values(), index=index)
 
 
@@ -105,7 +135,7 @@ async def apply_popularity(news: Mapping[str, Popularity], *, index: Index) -> M
         index.popularity, news, lambda key, known: (known or PopularityRecord(key)).updated_by(news[key])
     )
     recorded = _popularity(records.documents)
-    products = await _read(index.products, recorded)
+    products = await read_all(index.products, recorded)
     await _update_popularity(recorded, products.values(), index=index)
     return recorded
 
@@ -143,7 +173,7 @@ async def _update_popularity(news: Mapping[str, Popularity], products: Iterable[
 
 
 async def _categories(products: Iterable[Product], index: Index) -> dict[str, Category]:
-    return await _read(index.categories, {product.category.category_id for product in products} - {""})
+    return await read_all(index.categories, {product.category.category_id for product in products} - {""})
 
 
 def _popularity(records: Mapping[str, PopularityRecord]) -> dict[str, Popularity]:
@@ -154,7 +184,7 @@ def _availability(records: Iterable[SkuRecord]) -> dict[str, SkuAvailability]:
     return {record.sku: record.availability for record in records if record.availability}
 
 
-async def _read(documents: Documents[D], keys: Iterable[str]) -> dict[str, D]:
+async def read_all(documents: Documents[D], keys: Iterable[str]) -> dict[str, D]:
     found: dict[str, D] = {}
     for chunk in _chunks(sorted(keys)):
         found.update({key: stored.document for key, stored in (await documents.read(chunk)).items()})

@@ -1,15 +1,19 @@
 """SearchService: requests checked and mapped, results as messages."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
 from polymart.search.v1 import search_service_pb2 as pb
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceServicer
 
+from chassis.consistency import ConsistencyToken
+from chassis.errors import Violation
+from chassis.rpc.deadline import remaining
 from chassis.rpc.paging import PageToken, asked_page, fingerprint
 from chassis.rpc.validation import Validator
+from search_svc.application.freshness import Freshness
 from search_svc.application.ports import Completions, ProductSearch, Spelling
 from search_svc.application.search import search_products
 from search_svc.application.search_log import KEPT_DAYS, SearchCounts
@@ -26,6 +30,7 @@ from search_svc.entrypoints.filters import (
     read_price,
     read_prices,
 )
+from search_svc.entrypoints.operation import Operation
 from search_svc.entrypoints.trending import TrendingLister
 from search_svc.protos import attribute_to_proto, availability_to_proto
 
@@ -66,6 +71,8 @@ class SearchServicer(SearchServiceServicer):
         completions: Completions,
         spelling: Spelling,
         searches: SearchCounts,
+        operation: Operation,
+        freshness: Freshness,
         token_key: str,
     ):
         self._index = index
@@ -73,11 +80,23 @@ class SearchServicer(SearchServiceServicer):
         self._completions = completions
         self._spelling = spelling
         self._searches = searches
+        self._operation = operation
+        self._freshness = freshness
         self._token_key = token_key
 
     async def SearchProducts(self, request: pb.SearchProductsRequest, context: Context) -> pb.SearchProductsResponse:
-        query, size, after, relaxed = _checked(request, self._token_key)
-        results = await search_products(query, size=size, after=after, relaxed=relaxed, index=self._index)
+        wanted, told = _taken(request, self._token_key)
+        query, size, after, relaxed = _checked(request, self._token_key, told)
+
+        async def search() -> Results:
+            return await search_products(query, size=size, after=after, relaxed=relaxed, index=self._index)
+
+        if wanted is None:
+            results = await search()
+        else:
+            results = await self._freshness.read(
+                wanted.aggregate_id, wanted.version, within=remaining() or 0, query=search
+            )
         response = _response(results, fingerprint(request), self._token_key)
         if after is None and query.text:
             self._searches.note(query.text, found=bool(results.total) and results.relaxed is Relaxed.NOTHING)
@@ -116,13 +135,16 @@ class SearchServicer(SearchServiceServicer):
         )
 
     async def GetIndexStatus(self, request: pb.GetIndexStatusRequest, context: Context) -> pb.IndexStatus:
-        status = await self._index.status()
-        return pb.IndexStatus(
-            index=status.index,
-            products=status.products,
-            products_in_stock=status.products_in_stock,
-            rebuilding=status.rebuilding,
-        )
+        return await self._operation.status()
+
+    async def StartRebuild(self, request: pb.StartRebuildRequest, context: Context) -> pb.IndexStatus:
+        return await self._operation.start_rebuild()
+
+    async def RollbackIndex(self, request: pb.RollbackIndexRequest, context: Context) -> pb.IndexStatus:
+        return await self._operation.roll_back(request)
+
+    async def DropOldIndex(self, request: pb.DropOldIndexRequest, context: Context) -> pb.IndexStatus:
+        return await self._operation.drop_old()
 
     async def ListTrendingProducts(
         self, request: pb.ListTrendingProductsRequest, context: Context
@@ -130,10 +152,24 @@ class SearchServicer(SearchServiceServicer):
         return await self._trending.list(request)
 
 
-def _checked(request: pb.SearchProductsRequest, key: str) -> tuple[Query, int, Position | None, Relaxed]:
+def _taken(request: pb.SearchProductsRequest, key: str) -> tuple[ConsistencyToken | None, list[Violation]]:
+    """The consistency token, taken out of the request, since it is no part of what is asked; and what is wrong with
+    it."""
+    token = request.consistency_token
+    request.ClearField("consistency_token")
+    try:
+        return ConsistencyToken.decode(token, key) if token else None, []
+    except ValueError as error:
+        return None, [Violation("consistency_token", str(error))]
+
+
+def _checked(
+    request: pb.SearchProductsRequest, key: str, told: Sequence[Violation]
+) -> tuple[Query, int, Position | None, Relaxed]:
     """The query, the hits wanted, the position to go on from, and what was given up to find the page before.
-    Raises InvalidArgument."""
+    Raises InvalidArgument, with what is `told` already."""
     check = Validator(request)
+    check.add(told)
     wanted = request.filter
     _check_text(check, request.text)
     check.check(request.sort in _SORTS, "sort", "is not a known order")

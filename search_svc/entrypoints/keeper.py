@@ -1,13 +1,13 @@
-"""Looks every second whether the index is there and filled, and rebuilds it where it isn't."""
+"""Looks every second whether the index is there and filled, and rebuilds it where it isn't, or was asked to."""
 
 import asyncio
 import contextlib
 
 import structlog
 
-from chassis.errors import Aborted, Unavailable
-from search_svc.application.ports import Index, IndexMissing, RebuildLease, Sources
-from search_svc.application.rebuild import rebuild
+from chassis.errors import Aborted, DeadlineExceeded, Unavailable
+from search_svc.application.ports import Generations, Sources
+from search_svc.application.rebuild import keep
 
 log = structlog.get_logger(__name__)
 
@@ -19,10 +19,9 @@ class IndexKeeper:
 
     name = "index keeper"
 
-    def __init__(self, *, holder: str, lease: RebuildLease, index: Index, sources: Sources):
+    def __init__(self, *, holder: str, generations: Generations, sources: Sources):
         self._holder = holder
-        self._lease = lease
-        self._index = index
+        self._generations = generations
         self._sources = sources
         self._stopping = asyncio.Event()
 
@@ -34,7 +33,7 @@ class IndexKeeper:
             if keeping.done():
                 keeping.result()
         finally:
-            # A rebuild in hand is left as it is: another replica, or this one once it is back, begins it again.
+            # A rebuild in hand is left as it is: another replica, or this one once it is back, goes on with it.
             for task in (keeping, stopping):
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -47,19 +46,11 @@ class IndexKeeper:
         said = ""
         while True:
             try:
-                if await self._needed() and await rebuild(
-                    holder=self._holder, lease=self._lease, index=self._index, sources=self._sources
-                ):
+                if await keep(holder=self._holder, generations=self._generations, sources=self._sources):
                     log.info("the index is rebuilt")
                 said = ""
-            except (Unavailable, Aborted) as error:
+            except (Unavailable, Aborted, DeadlineExceeded) as error:
                 if str(error) != said:
                     log.warning("the index can't be kept", error=str(error))
                 said = str(error)
             await asyncio.sleep(_INTERVAL)
-
-    async def _needed(self) -> bool:
-        try:
-            return not await self._lease.built()
-        except IndexMissing:
-            return True

@@ -9,9 +9,16 @@ from polymart.order.v1.events_pb2 import OrderCancelled, OrderConfirmed
 
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.subscription import Handler
+from search_svc.application.lag import ProjectionLag
 from search_svc.application.popularity import Window
-from search_svc.application.ports import Index, Sales
-from search_svc.application.projection import apply_availability, apply_categories, apply_products, record_sales
+from search_svc.application.ports import Sales, Targets
+from search_svc.application.projection import (
+    apply_availability,
+    apply_categories,
+    apply_everywhere,
+    apply_products,
+    record_sales,
+)
 from search_svc.domain.product import Product
 from search_svc.protos import (
     availability_from_proto,
@@ -22,29 +29,30 @@ from search_svc.protos import (
 )
 
 
-async def index_products(messages: Sequence[Envelope], *, tx: Index) -> None:
-    await apply_products([_product(message.payload) for message in messages], index=tx)
+async def index_products(messages: Sequence[Envelope], *, tx: Targets) -> None:
+    products = [_product(message.payload) for message in messages]
+    await apply_everywhere(lambda index: apply_products(products, index=index), targets=tx)
 
 
-async def index_categories(messages: Sequence[Envelope], *, tx: Index) -> None:
+async def index_categories(messages: Sequence[Envelope], *, tx: Targets) -> None:
     news = []
     for message in messages:
         payload = message.payload
         assert isinstance(payload, CategoryChanged)
         news.append(category_from_proto(payload.category))
-    await apply_categories(news, index=tx)
+    await apply_everywhere(lambda index: apply_categories(news, index=index), targets=tx)
 
 
-async def index_availability(messages: Sequence[Envelope], *, tx: Index) -> None:
+async def index_availability(messages: Sequence[Envelope], *, tx: Targets) -> None:
     news = []
     for message in messages:
         payload = message.payload
         assert isinstance(payload, StockAvailabilityChanged)
         news.append((payload.sku, availability_from_proto(payload.availability, payload.version)))
-    await apply_availability(news, index=tx)
+    await apply_everywhere(lambda index: apply_availability(news, index=index), targets=tx)
 
 
-HANDLERS: Mapping[type[Message], Handler[Index]] = {
+HANDLERS: Mapping[type[Message], Handler[Targets]] = {
     ProductCreated: index_products,
     ProductUpdated: index_products,
     ProductDeleted: index_products,
@@ -69,3 +77,20 @@ def _product(payload: Message) -> Product:
         case ProductDeleted():
             return tombstone(payload.product_id, payload.version)
     raise TypeError(f"{type(payload).__name__} says nothing about a product")
+
+
+def measured(
+    handlers: Mapping[type[Message], Handler[Targets]], lag: ProjectionLag
+) -> Mapping[type[Message], Handler[Targets]]:
+    """The same handlers, which tell `lag` what they have in hand."""
+
+    def telling(handler: Handler[Targets]) -> Handler[Targets]:
+        async def handle(messages: Sequence[Envelope], *, tx: Targets) -> None:
+            with lag.applying(handler, [(message.type, message.time) for message in messages]):
+                await handler(messages, tx=tx)
+
+        return handle
+
+    # One for one, as messages of several types may be one batch of the same handler.
+    told = {handler: telling(handler) for handler in handlers.values()}
+    return {kind: told[handler] for kind, handler in handlers.items()}

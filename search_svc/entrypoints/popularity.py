@@ -9,7 +9,7 @@ import structlog
 
 from chassis.errors import Aborted, Unavailable
 from search_svc.application.popularity import Window, keep_popularity
-from search_svc.application.ports import DocumentRefused, Index, Sales, SalesHistory
+from search_svc.application.ports import DocumentRefused, Sales, SalesHistory, Targets
 
 log = structlog.get_logger(__name__)
 
@@ -31,14 +31,14 @@ class PopularityKeeper:
         holder: str,
         sales: Sales,
         history: SalesHistory,
-        index: Index,
+        targets: Targets,
         window: Window,
         interval: float,
     ):
         self._holder = holder
         self._sales = sales
         self._history = history
-        self._index = index
+        self._targets = targets
         self._window = window
         self._interval = interval
         self._stopping = asyncio.Event()
@@ -69,17 +69,20 @@ class PopularityKeeper:
             passes += 1
             began = monotonic()
             try:
+                *others, serving = await self._targets.targets()
                 shown = await keep_popularity(
                     shown,
                     holder=self._holder,
                     sales=self._sales,
                     history=self._history,
-                    index=self._index,
+                    index=serving,
+                    others=others,
                     window=self._window,
                 )
                 said = ""
             except (Unavailable, Aborted, DocumentRefused) as error:
                 shown = None
+                self._targets.forget()
                 if str(error) != said:
                     log.warning("popularity can't be computed", error=str(error))
                 said = str(error)

@@ -4,8 +4,9 @@ from polymart.search.v1 import search_service_pb2 as pb
 
 from chassis.rpc.paging import PageToken, Position, asked_page, fingerprint
 from chassis.rpc.validation import Validator
-from search_svc.application.popularity import Place, Window, trending_products
-from search_svc.application.ports import Index, Sales, ShownProducts
+from search_svc.application.popularity import Place, Trending, Window, trending_products
+from search_svc.application.ports import Index, Sales, ShownProducts, Targets
+from search_svc.application.projection import read_serving
 from search_svc.domain.product import Product
 from search_svc.protos import availability_to_proto
 
@@ -16,9 +17,9 @@ _CATEGORY_LENGTH = 7_500
 class TrendingLister:
     """`token_key` signs page tokens."""
 
-    def __init__(self, *, sales: Sales, index: Index, products: ShownProducts, window: Window, token_key: str):
+    def __init__(self, *, sales: Sales, targets: Targets, products: ShownProducts, window: Window, token_key: str):
         self._sales = sales
-        self._index = index
+        self._targets = targets
         self._products = products
         self._window = window
         self._token_key = token_key
@@ -29,15 +30,19 @@ class TrendingLister:
         size, page = asked_page(request, check, _place, default=_PAGE, maximum=_LARGEST_PAGE, key=self._token_key)
         check.done()
         since, after = page or (self._window.start, None)
-        found = await trending_products(
-            since,
-            category=request.category,
-            size=size,
-            after=after,
-            sales=self._sales,
-            index=self._index,
-            products=self._products,
-        )
+
+        async def trending(index: Index) -> Trending:
+            return await trending_products(
+                since,
+                category=request.category,
+                size=size,
+                after=after,
+                sales=self._sales,
+                index=index,
+                products=self._products,
+            )
+
+        found = await read_serving(trending, targets=self._targets)
         response = pb.ListTrendingProductsResponse(products=[_product(*each) for each in found.products])
         response.since.FromMilliseconds(since)
         if found.more:

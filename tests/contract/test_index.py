@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from chassis.errors import Unavailable
 from chassis.ids import uuid7
 from chassis.money import Money
-from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.indices import Indices
 from search_svc.adapters.mappings import PRODUCTS
@@ -38,9 +37,11 @@ async def engine(fresh_search: str) -> AsyncIterator[Engine]:
 
 
 @pytest.fixture
-async def migrated(engine: Engine) -> ElasticIndex:
-    await Indices(engine).migrate()
-    return ElasticIndex(engine)
+async def migrated(engine: Engine) -> Index:
+    indices = Indices(engine)
+    await indices.migrate()
+    (index,) = await indices.targets()
+    return index
 
 
 @pytest.fixture(params=["memory", *SEARCH_ENGINES])
@@ -56,8 +57,10 @@ async def index(server: str | None) -> AsyncIterator[Index]:
         return
     engine = Engine(server)
     await engine.open()
-    await Indices(engine).migrate()
-    yield ElasticIndex(engine)
+    indices = Indices(engine)
+    await indices.migrate()
+    (index,) = await indices.targets()
+    yield index
     await engine.close()
 
 
@@ -187,7 +190,7 @@ async def test_a_category_is_read_as_it_was_written(index: Index, category: Cate
 
 
 async def test_nothing_is_read_from_or_written_to_an_index_that_is_not_there(engine: Engine) -> None:
-    index = ElasticIndex(engine)
+    index = Indices(engine).index(1, "epoch")
     with pytest.raises(IndexMissing):
         await index.products.read(["p"])
     with pytest.raises(IndexMissing):
@@ -195,9 +198,7 @@ async def test_nothing_is_read_from_or_written_to_an_index_that_is_not_there(eng
     assert not (await engine.client.indices.get(index="product*", allow_no_indices=True)).body
 
 
-async def test_an_index_that_takes_no_writes_for_now_refuses_no_document(
-    engine: Engine, migrated: ElasticIndex
-) -> None:
+async def test_an_index_that_takes_no_writes_for_now_refuses_no_document(engine: Engine, migrated: Index) -> None:
     await engine.client.indices.put_settings(index=PRODUCTS, settings={"blocks.write": True})
     with pytest.raises(Unavailable):
         await migrated.products.write([Write("p", product("p"), None)])
@@ -207,7 +208,7 @@ async def test_an_index_that_takes_no_writes_for_now_refuses_no_document(
 
 async def test_an_engine_that_cannot_be_reached_is_unavailable() -> None:
     engine = Engine(f"http://127.0.0.1:{free_port()}")
-    index = ElasticIndex(engine)
+    index = Indices(engine).index(1, "epoch")
     with pytest.raises(Unavailable):
         await index.products.read(["p"])
     await engine.open()

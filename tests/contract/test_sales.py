@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from chassis.errors import Unavailable
 from chassis.ids import uuid7
-from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.elastic_sales import ElasticSales
 from search_svc.adapters.engine import Engine
+from search_svc.adapters.indices import Indices
 from search_svc.adapters.memory_index import MemoryIndex
 from search_svc.adapters.memory_sales import MemorySales
 from search_svc.adapters.popularity_documents import SALES
@@ -60,7 +60,8 @@ async def store(server: str | None) -> AsyncIterator[Store]:
     async def delete() -> None:
         await engine.client.indices.delete(index=f"{SALES}-000001")
 
-    yield Store(ElasticSales(engine, page=1_000), ElasticIndex(engine), delete)
+    # Of the product index nothing is there, but popularity is apart from it.
+    yield Store(ElasticSales(engine, page=1_000), Indices(engine).index(1, "none"), delete)
     await engine.close()
 
 

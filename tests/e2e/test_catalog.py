@@ -22,6 +22,7 @@ from polymart.search.v1.search_service_pb2 import SearchFilter, SearchProductsRe
 from ops.audit.stores import open_stores
 from ops.importing import ImportReport, import_products, read_products
 from ops.verify import quiet, verify
+from search_svc.adapters.mappings import PRODUCTS
 from tests.e2e.command import polymart
 from tests.e2e.shop import TIMEOUT, Shop, until
 
@@ -134,10 +135,10 @@ async def test_an_altered_path_is_found_by_the_auditor(shop: Shop, tmp_path: Pat
     await shop.invariants_hold()
     async with open_stores(shop.stack.info()) as stores:
         client = stores.index.client
-        original = (await client.get(index="products", id=f"{name}-3"))["_source"]
-        await client.index(index="products", id=f"{name}-3", document={**original, "category_version": 10**6})
+        original = (await client.get(index=PRODUCTS, id=f"{name}-3"))["_source"]
+        await client.index(index=PRODUCTS, id=f"{name}-3", document={**original, "category_version": 10**6})
         findings = (await verify(shop.stack.info())).findings
-        await client.index(index="products", id=f"{name}-3", document=original)
+        await client.index(index=PRODUCTS, id=f"{name}-3", document=original)
     assert any(f"{name}-3" in finding.text and "category" in finding.text for finding in findings)
 
 

@@ -107,7 +107,9 @@ MISTAKES: dict[str, object] = {
     "version": 99, "deleted": True, "shown": False, "name": "altered", "brand": "altered", "category_id": "altered",
     "category_version": 9, "categories": ["altered"], "text": "altered", "codes": ["altered"],
     "attributes": ["altered"], "in_stock": False, "prices": ["GBP0000000000000000001"],
-    "price_from": "GBP0000000000000000001", "popularity": 9.75,
+    "price_from": "GBP0000000000000000001", "popularity": 9.75, "created": 7, "availability": "OUT",
+    "title": "altered", "values": "altered", "description": "altered", "things": ["altered"], "spelling": "altered",
+    "category_levels": ["altered"], "price_steps": ["altered"], "numbers": ["altered"], "number_steps": ["altered"],
 }  # fmt: skip
 HIDDEN_MISTAKES: dict[str, object] = {
     "description": "altered", "category_path": ["altered"], "tags": ["altered"],

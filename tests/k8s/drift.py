@@ -302,6 +302,9 @@ def _stores(manifests: Manifests) -> Iterator[str]:
                 for fault in _database(f"polymart_{owner}", values.get(name, ""), made, owned):
                     yield f"{workload.title}: {name} {fault}"
     yield from (f"an engine makes {owner}, which nobody uses" for owner in made.keys() - owned.keys())
+    keys = {value for _, name, value in told if name == f"{PREFIX}TOKEN_KEY"}
+    if len(keys) > 1:
+        yield f"{PREFIX}TOKEN_KEY differs: what one signs, another must be able to check"
     brokers = {value for _, name, value in told if name == f"{PREFIX}NATS_URL"}
     if len(brokers) > 1:
         yield f"{PREFIX}NATS_URL differs: streams are made by one broker and asked of another"

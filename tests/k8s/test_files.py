@@ -43,7 +43,7 @@ def test_the_manifests_are_valid_to_the_letter(version: str) -> None:
 
 def test_every_secret_is_of_the_overlay_and_every_image_has_a_version() -> None:
     manifests = Manifests(documents())
-    assert len(list(manifests.of_kind("Secret"))) == 9
+    assert len(list(manifests.of_kind("Secret"))) == 10
     base = yaml.safe_load_all(rendered(ROOT / "k8s" / "base"))
     assert {document["kind"] for document in base} == {"ConfigMap", "Deployment", "Job", "Service", "ServiceAccount"}
     containers = [c for w in manifests.workloads for c in (*w.pod["containers"], *w.pod.get("initContainers", []))]

@@ -18,7 +18,7 @@ from catalog_svc.config import CatalogConfig
 from chassis.messaging.nats import Nats
 from chassis.service import RunningService, start
 from tests.conftest import Engine
-from tests.integration.catalog.support import Catalog
+from tests.integration.catalog.support import TOKEN_KEY, Catalog
 
 if TYPE_CHECKING:
     from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
@@ -32,7 +32,7 @@ def database_url(mongodb: Engine) -> str:
 
 @pytest.fixture
 def config(database_url: str, nats: Engine) -> CatalogConfig:
-    return CatalogConfig(mongodb_url=database_url, nats_url=nats.url, drain_seconds=5)
+    return CatalogConfig(mongodb_url=database_url, nats_url=nats.url, token_key=TOKEN_KEY, drain_seconds=5)
 
 
 @pytest.fixture

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 STREAM = "EVT_CATALOG"
 
 
+TOKEN_KEY = "a key of the tests, of enough characters"
+
+
 @dataclass
 class Catalog:
     """A running service, a stub for it, and its store."""

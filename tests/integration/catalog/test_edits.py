@@ -17,7 +17,8 @@ from polymart.catalog.v1.product_pb2 import (
     Product,
 )
 
-from tests.integration.catalog.support import Catalog, product, refusal
+from chassis.consistency import METADATA, ConsistencyToken
+from tests.integration.catalog.support import TOKEN_KEY, Catalog, product, refusal
 
 LIMIT = 10.0
 
@@ -166,3 +167,23 @@ async def test_a_stream_that_breaks_off_goes_on_where_it_was(catalog: Catalog) -
     assert (await refusal(anext(streamed(catalog, "what?"))))[2] == {"resume_token"}
     other = messages.StreamProductsRequest(resume_token=token)
     assert (await refusal(anext(aiter(catalog.stub.StreamProducts(other)))))[2] == {"resume_token"}
+
+
+async def test_a_write_is_answered_with_what_a_search_can_wait_for(catalog: Catalog) -> None:
+    async def told(call: Any) -> ConsistencyToken:
+        await call
+        return ConsistencyToken.decode(str(dict(await call.trailing_metadata())[METADATA]), TOKEN_KEY)
+
+    stub = catalog.stub
+    created = messages.CreateProductRequest(product=product("p"), request_id=str(uuid4()))
+    assert await told(stub.CreateProduct(created, timeout=LIMIT)) == ConsistencyToken("p", 1)
+    changed = messages.UpdateProductRequest(product=Product(product_id="p", name="Cup"))
+    assert await told(stub.UpdateProduct(changed, timeout=LIMIT)) == ConsistencyToken("p", 2)
+    # What changes nothing, or was done before, is answered with what there is.
+    assert await told(stub.UpdateProduct(changed, timeout=LIMIT)) == ConsistencyToken("p", 2)
+    assert await told(stub.CreateProduct(created, timeout=LIMIT)) == ConsistencyToken("p", 2)
+    deletion = messages.DeleteProductRequest(product_id="p")
+    assert await told(stub.DeleteProduct(deletion, timeout=LIMIT)) == ConsistencyToken("p", 3)
+    reading = stub.GetProduct(messages.GetProductRequest(product_id="p"), timeout=LIMIT)
+    await refusal(reading)
+    assert METADATA not in dict(await reading.trailing_metadata())

@@ -39,9 +39,9 @@ from chassis.messaging.publisher import Publisher
 from chassis.messaging.topology import DLQ, TOPOLOGY
 from chassis.money import Money
 from chassis.service import RunningService, start
-from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.engine import Engine
-from search_svc.adapters.mappings import PRODUCTS
+from search_svc.adapters.indices import Indices
+from search_svc.adapters.mappings import CATEGORIES, PARTS, PRODUCTS
 from search_svc.adapters.popularity_documents import SALES
 from search_svc.application.projection import apply_products
 from search_svc.bootstrap import build
@@ -137,10 +137,12 @@ class Peers(
     ) -> AsyncIterator[catalog_service_pb2.StreamProductsResponse]:
         assert request.include_deleted
         self.streams += 1
-        states = list(self.products.values())
-        for begin in range(0, len(states), 7):
+        after = request.resume_token.removeprefix("after ")
+        while chunk := sorted(key for key in self.products if key > after)[:7]:
             await self.open.wait()
-            yield catalog_service_pb2.StreamProductsResponse(states=states[begin : begin + 7])
+            after = chunk[-1]
+            states = [self.products[key] for key in chunk]
+            yield catalog_service_pb2.StreamProductsResponse(states=states, resume_token=f"after {after}")
             if self.breaks:
                 self.breaks -= 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
@@ -248,7 +250,7 @@ class Search:
     async def documents(self) -> dict[str, dict[str, dict[str, Any]]]:
         """All that the engine holds of products, SKUs and categories."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
-        for alias in (PRODUCTS, "product-parts", "product-categories"):
+        for alias in (PRODUCTS, PARTS, CATEGORIES):
             await self.engine.client.indices.refresh(index=alias)
             answer = await self.engine.client.search(index=alias, size=1_000)
             found[alias] = {hit["_id"]: hit["_source"] for hit in answer["hits"]["hits"]}
@@ -292,7 +294,8 @@ async def search_service(url: str, nats: Nats, peers: Peers) -> Search:
 
 async def filled(engine: Engine, products: Sequence[Product]) -> None:
     """Put products into the index as they are, and make them visible."""
-    await apply_products(products, index=ElasticIndex(engine))
+    for index in await Indices(engine).targets():
+        await apply_products(products, index=index)
     await engine.client.indices.refresh(index=PRODUCTS)
 
 

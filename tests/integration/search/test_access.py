@@ -16,7 +16,6 @@ from devstack.engine import Engine as Server
 from devstack.errors import EngineError
 from devstack.home import Home
 from devstack.search import SearchServer
-from search_svc.adapters.elastic_index import ElasticIndex
 from search_svc.adapters.engine import Access, Engine
 from search_svc.adapters.indices import Indices
 from tests.conftest import emptied
@@ -73,8 +72,10 @@ async def asked(url: str, access: Access) -> str:
     await engine.open()
     try:
         kind = (await engine.features()).kind
-        await Indices(engine).migrate()
-        assert await ElasticIndex(engine).products.read(["p"]) == {}
+        indices = Indices(engine)
+        await indices.migrate()
+        (index,) = await indices.targets()
+        assert await index.products.read(["p"]) == {}
         return kind
     finally:
         await engine.close()

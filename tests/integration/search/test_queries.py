@@ -14,6 +14,7 @@ from search_svc.adapters import elastic_search
 from search_svc.adapters.elastic_search import ElasticProductSearch
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.indices import Indices
+from search_svc.adapters.mappings import PARTS, PRODUCTS
 from search_svc.adapters.terms import shown_value
 from search_svc.application.search import search_products
 from search_svc.domain.product import AttributeValue, Availability, Category, Product, SkuAvailability, Variant
@@ -187,7 +188,7 @@ def search(engine: Engine, indices: Indices) -> ElasticProductSearch:
 
 
 async def emptied(engine: Engine) -> None:
-    await engine.client.delete_by_query(index="products,product-parts", query={"match_all": {}}, refresh=True)
+    await engine.client.delete_by_query(index=f"{PRODUCTS},{PARTS}", query={"match_all": {}}, refresh=True)
 
 
 @settings(QUICK, max_examples=40)

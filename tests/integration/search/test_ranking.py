@@ -9,6 +9,7 @@ from chassis.money import Money
 from search_svc.adapters.elastic_search import ElasticProductSearch
 from search_svc.adapters.engine import Engine
 from search_svc.adapters.indices import Indices
+from search_svc.adapters.mappings import PRODUCTS
 from search_svc.adapters.synonyms_file import SynonymsFile
 from search_svc.application.search import search_products
 from search_svc.domain.product import AttributeValue, Availability, Category, Product, SkuAvailability, Variant
@@ -105,13 +106,13 @@ async def test_what_sells_or_is_in_stock_comes_before_what_is_just_as_good(engin
     twins = [replace(item(key, "Red lamp"), product_id=key) for key in ("a", "b", "c")]
     out = {"SKU-a": SkuAvailability(Availability.OUT, 1)}
     await filled(engine, [replace(twins[0], availability=out), *twins[1:], *SHOP])
-    await engine.client.update(index="products", id="c", doc={"popularity": 250}, refresh=True)
+    await engine.client.update(index=PRODUCTS, id="c", doc={"popularity": 250}, refresh=True)
     shop = ElasticProductSearch(engine, indices)
     assert listed(await found(shop, "red lamp")) == ["c", "b", "a"]
 
 
 async def test_an_explanation_adds_up_to_the_score(engine: Engine, shop: ElasticProductSearch) -> None:
-    await engine.client.update(index="products", id="mouse", doc={"popularity": 20}, refresh=True)
+    await engine.client.update(index=PRODUCTS, id="mouse", doc={"popularity": 4.0}, refresh=True)
     for text in ("mouse", "mouse usb", "keyboard cover", "tn2110", "mosue"):
         for hit in (await found(shop, text, explain=True)).hits:
             score = sum(part.value for part in hit.explanation if not part.factor)

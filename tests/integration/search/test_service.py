@@ -17,6 +17,7 @@ from polymart.search.v1 import search_service_pb2 as pb
 from chassis.messaging.nats import ensure_topology
 from chassis.messaging.publisher import Publisher
 from chassis.rpc.paging import PageToken, fingerprint
+from search_svc.adapters.mappings import PARTS, PRODUCTS
 from tests.integration.search.support import (
     LIMIT,
     TOKEN_KEY,
@@ -128,7 +129,7 @@ async def test_a_bad_page_token_is_the_caller_s_fault(search: Search) -> None:
     flipped = token[:20] + ("A" if token[20] != "A" else "B") + token[21:]
 
     def forged(position: object, **more: str | int) -> str:
-        return PageToken.encode({"after": json.dumps(position), **more}, fingerprint(asked), TOKEN_KEY)
+        return PageToken.encode({"after": json.dumps(position), "relaxed": 0, **more}, fingerprint(asked), TOKEN_KEY)
 
     bad = [
         "what?", token[:-3], token + "AAAA", flipped, foreign, "ü", "=",
@@ -271,7 +272,7 @@ async def test_any_order_and_any_repetition_give_the_same_index(
 
 async def wipe(search: Search) -> None:
     await search.engine.client.delete_by_query(
-        index="products,product-parts", query={"match_all": {}}, refresh=True, conflicts="proceed"
+        index=f"{PRODUCTS},{PARTS}", query={"match_all": {}}, refresh=True, conflicts="proceed"
     )
 
 
@@ -326,7 +327,7 @@ async def test_only_what_is_active_is_found_and_nothing_of_the_rest_is_lost(sear
     await search.handled()
     assert await search.ids("mug") == ["active"]
     assert (await search.status()).products == 1
-    assert set((await search.documents())["products"]) == {"draft", "active", "archived"}
+    assert set((await search.documents())[PRODUCTS]) == {"draft", "active", "archived"}
     await search.publish(*updated(product("draft", "draft mug", version=3)))
     await search.handled()
     assert sorted(await search.ids("mug")) == ["active", "draft"]

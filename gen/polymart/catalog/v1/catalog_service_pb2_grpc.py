@@ -29,6 +29,9 @@ if _version_not_supported:
 
 class CatalogServiceStub:
     """Products, variants and prices: the shop's source of truth for what is sold.
+
+    CreateProduct, UpdateProduct and DeleteProduct answer with trailing metadata polymart-consistency-token: what a search
+    takes as consistency_token to wait until it sees the write.
     """
 
     def __init__(self, channel):
@@ -91,6 +94,9 @@ class CatalogServiceStub:
 
 class CatalogServiceServicer:
     """Products, variants and prices: the shop's source of truth for what is sold.
+
+    CreateProduct, UpdateProduct and DeleteProduct answer with trailing metadata polymart-consistency-token: what a search
+    takes as consistency_token to wait until it sees the write.
     """
 
     def CreateProduct(self, request, context):
@@ -227,6 +233,9 @@ def add_CatalogServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
     """Products, variants and prices: the shop's source of truth for what is sold.
+
+    CreateProduct, UpdateProduct and DeleteProduct answer with trailing metadata polymart-consistency-token: what a search
+    takes as consistency_token to wait until it sees the write.
     """
 
     @staticmethod

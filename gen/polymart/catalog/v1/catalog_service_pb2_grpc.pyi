@@ -29,7 +29,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CatalogServiceStub:
-    """Products, variants and prices: the shop's source of truth for what is sold."""
+    """Products, variants and prices: the shop's source of truth for what is sold.
+
+    CreateProduct, UpdateProduct and DeleteProduct answer with trailing metadata polymart-consistency-token: what a search
+    takes as consistency_token to wait until it sees the write.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -60,7 +64,11 @@ class CatalogServiceStub:
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
-    """Products, variants and prices: the shop's source of truth for what is sold."""
+    """Products, variants and prices: the shop's source of truth for what is sold.
+
+    CreateProduct, UpdateProduct and DeleteProduct answer with trailing metadata polymart-consistency-token: what a search
+    takes as consistency_token to wait until it sees the write.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateProductRequest, _product_pb2.Product]  # type: ignore[assignment]
@@ -87,7 +95,11 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """Stores many products, creating or replacing by product_id. Every row is answered; a bad row never stops the others."""
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Products, variants and prices: the shop's source of truth for what is sold."""
+    """Products, variants and prices: the shop's source of truth for what is sold.
+
+    CreateProduct, UpdateProduct and DeleteProduct answer with trailing metadata polymart-consistency-token: what a search
+    takes as consistency_token to wait until it sees the write.
+    """
 
     @_abc_1.abstractmethod
     def CreateProduct(

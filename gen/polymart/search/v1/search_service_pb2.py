@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from polymart.catalog.v1 import product_pb2 as polymart_dot_catalog_dot_v1_dot_product__pb2
 from polymart.inventory.v1 import stock_pb2 as polymart_dot_inventory_dot_v1_dot_stock__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'polymart/search/v1/search_service.proto\x12\x12polymart.search.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a!polymart/catalog/v1/product.proto\x1a!polymart/inventory/v1/stock.proto\"\xb8\x02\n\x15SearchProductsRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\x06\x66ilter\x18\x02 \x01(\x0b\x32 .polymart.search.v1.SearchFilterB\x04\xe2\x41\x01\x01\x12\x1e\n\x10\x61ttribute_facets\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x04sort\x18\x06 \x01(\x0e\x32\x1d.polymart.search.v1.SortOrderB\x04\xe2\x41\x01\x01\x12\x15\n\x07\x65xplain\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x19\n\x0bskip_facets\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rcurrency_code\x18\n \x01(\tB\x04\xe2\x41\x01\x01\"\xc9\x02\n\x0cSearchFilter\x12\x14\n\x06\x62rands\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x18\n\ncategories\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12=\n\nattributes\x18\x03 \x03(\x0b\x32#.polymart.search.v1.AttributeFilterB\x04\xe2\x41\x01\x01\x12\x33\n\x05price\x18\x04 \x01(\x0b\x32\x1e.polymart.search.v1.PriceRangeB\x04\xe2\x41\x01\x01\x12\x16\n\x08in_stock\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12:\n\x0cprice_ranges\x18\x06 \x03(\x0b\x32\x1e.polymart.search.v1.PriceRangeB\x04\xe2\x41\x01\x01\x12\x41\n\x0e\x61vailabilities\x18\x07 \x03(\x0e\x32#.polymart.inventory.v1.AvailabilityB\x04\xe2\x41\x01\x01\"r\n\x0f\x41ttributeFilter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06values\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x06ranges\x18\x03 \x03(\x0b\x32\x1f.polymart.search.v1.NumberRangeB\x04\xe2\x41\x01\x01\"q\n\x0bNumberRange\x12\x16\n\x03min\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x16\n\x03max\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x18\n\x05\x62\x65low\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_maxB\x08\n\x06_below\"\xa0\x01\n\nPriceRange\x12\x1b\n\rcurrency_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x03min\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12%\n\x03max\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12\'\n\x05\x62\x65low\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\"\x83\x02\n\x16SearchProductsResponse\x12+\n\x04hits\x18\x01 \x03(\x0b\x32\x1d.polymart.search.v1.SearchHit\x12\x12\n\ntotal_size\x18\x02 \x01(\x03\x12)\n\x06\x66\x61\x63\x65ts\x18\x03 \x03(\x0b\x32\x19.polymart.search.v1.Facet\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12/\n\x07relaxed\x18\x05 \x01(\x0e\x32\x1e.polymart.search.v1.Relaxation\x12\x14\n\x0c\x64id_you_mean\x18\x06 \x01(\t\x12\x1d\n\x15total_size_is_minimum\x18\x07 \x01(\x08\"\xc0\x03\n\tSearchHit\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62rand\x18\x03 \x01(\t\x12\x15\n\rcategory_path\x18\x04 \x03(\t\x12&\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x39\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\x11\n\thighlight\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12\x41\n\nattributes\x18\t \x03(\x0b\x32-.polymart.search.v1.SearchHit.AttributesEntry\x12\x17\n\x0fproduct_version\x18\n \x01(\x03\x12\x32\n\x0b\x65xplanation\x18\x0b \x03(\x0b\x32\x1d.polymart.search.v1.ScorePart\x1aV\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.polymart.catalog.v1.AttributeValue:\x02\x38\x01\"8\n\tScorePart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\x08\"S\n\x05\x46\x61\x63\x65t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x06values\x18\x02 \x03(\x0b\x32\x1e.polymart.search.v1.FacetValue\x12\x0c\n\x04unit\x18\x03 \x01(\t\"\xa5\x01\n\nFacetValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x33\n\x0bprice_range\x18\x03 \x01(\x0b\x32\x1e.polymart.search.v1.PriceRange\x12\x35\n\x0cnumber_range\x18\x04 \x01(\x0b\x32\x1f.polymart.search.v1.NumberRange\x12\r\n\x05\x64\x65pth\x18\x05 \x01(\x05\"\x17\n\x15GetIndexStatusRequest\"]\n\x0bIndexStatus\x12\r\n\x05index\x18\x01 \x01(\t\x12\x10\n\x08products\x18\x02 \x01(\x03\x12\x19\n\x11products_in_stock\x18\x03 \x01(\x03\x12\x12\n\nrebuilding\x18\x04 \x01(\x08\"H\n\x19SuggestCompletionsRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\"Q\n\x1aSuggestCompletionsResponse\x12\x33\n\x0b\x63ompletions\x18\x01 \x03(\x0b\x32\x1e.polymart.search.v1.Completion\"`\n\nCompletion\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".polymart.search.v1.CompletionKind\x12\x12\n\nproduct_id\x18\x03 \x01(\t\"c\n\x18ListSearchedTextsRequest\x12\x12\n\x04\x64\x61ys\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cwithout_hits\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\"L\n\x19ListSearchedTextsResponse\x12/\n\x05texts\x18\x01 \x03(\x0b\x32 .polymart.search.v1.SearchedText\"M\n\x0cSearchedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08searches\x18\x02 \x01(\x03\x12\x1d\n\x15searches_without_hits\x18\x03 \x01(\x03\"h\n\x1bListTrendingProductsRequest\x12\x16\n\x08\x63\x61tegory\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x99\x01\n\x1cListTrendingProductsResponse\x12\x35\n\x08products\x18\x01 \x03(\x0b\x32#.polymart.search.v1.TrendingProduct\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcb\x01\n\x0fTrendingProduct\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62rand\x18\x03 \x01(\t\x12\x15\n\rcategory_path\x18\x04 \x03(\t\x12&\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x39\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\r\n\x05units\x18\x07 \x01(\x03*s\n\tSortOrder\x12\x1a\n\x16SORT_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14SORT_ORDER_PRICE_ASC\x10\x01\x12\x19\n\x15SORT_ORDER_PRICE_DESC\x10\x02\x12\x15\n\x11SORT_ORDER_NEWEST\x10\x03*Z\n\nRelaxation\x12\x1a\n\x16RELAXATION_UNSPECIFIED\x10\x00\x12\x14\n\x10RELAXATION_TYPOS\x10\x01\x12\x1a\n\x16RELAXATION_FEWER_WORDS\x10\x02*\xa3\x01\n\x0e\x43ompletionKind\x12\x1f\n\x1b\x43OMPLETION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43OMPLETION_KIND_PRODUCT\x10\x01\x12\x19\n\x15\x43OMPLETION_KIND_BRAND\x10\x02\x12\x1c\n\x18\x43OMPLETION_KIND_CATEGORY\x10\x03\x12\x1a\n\x16\x43OMPLETION_KIND_SEARCH\x10\x04\x32\xb8\x04\n\rSearchService\x12g\n\x0eSearchProducts\x12).polymart.search.v1.SearchProductsRequest\x1a*.polymart.search.v1.SearchProductsResponse\x12s\n\x12SuggestCompletions\x12-.polymart.search.v1.SuggestCompletionsRequest\x1a..polymart.search.v1.SuggestCompletionsResponse\x12p\n\x11ListSearchedTexts\x12,.polymart.search.v1.ListSearchedTextsRequest\x1a-.polymart.search.v1.ListSearchedTextsResponse\x12\\\n\x0eGetIndexStatus\x12).polymart.search.v1.GetIndexStatusRequest\x1a\x1f.polymart.search.v1.IndexStatus\x12y\n\x14ListTrendingProducts\x12/.polymart.search.v1.ListTrendingProductsRequest\x1a\x30.polymart.search.v1.ListTrendingProductsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'polymart/search/v1/search_service.proto\x12\x12polymart.search.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a!polymart/catalog/v1/product.proto\x1a!polymart/inventory/v1/stock.proto\"\xd9\x02\n\x15SearchProductsRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\x06\x66ilter\x18\x02 \x01(\x0b\x32 .polymart.search.v1.SearchFilterB\x04\xe2\x41\x01\x01\x12\x1e\n\x10\x61ttribute_facets\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x04sort\x18\x06 \x01(\x0e\x32\x1d.polymart.search.v1.SortOrderB\x04\xe2\x41\x01\x01\x12\x15\n\x07\x65xplain\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1f\n\x11\x63onsistency_token\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0bskip_facets\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rcurrency_code\x18\n \x01(\tB\x04\xe2\x41\x01\x01\"\xc9\x02\n\x0cSearchFilter\x12\x14\n\x06\x62rands\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x18\n\ncategories\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12=\n\nattributes\x18\x03 \x03(\x0b\x32#.polymart.search.v1.AttributeFilterB\x04\xe2\x41\x01\x01\x12\x33\n\x05price\x18\x04 \x01(\x0b\x32\x1e.polymart.search.v1.PriceRangeB\x04\xe2\x41\x01\x01\x12\x16\n\x08in_stock\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12:\n\x0cprice_ranges\x18\x06 \x03(\x0b\x32\x1e.polymart.search.v1.PriceRangeB\x04\xe2\x41\x01\x01\x12\x41\n\x0e\x61vailabilities\x18\x07 \x03(\x0e\x32#.polymart.inventory.v1.AvailabilityB\x04\xe2\x41\x01\x01\"r\n\x0f\x41ttributeFilter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06values\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x06ranges\x18\x03 \x03(\x0b\x32\x1f.polymart.search.v1.NumberRangeB\x04\xe2\x41\x01\x01\"q\n\x0bNumberRange\x12\x16\n\x03min\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x16\n\x03max\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x18\n\x05\x62\x65low\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_maxB\x08\n\x06_below\"\xa0\x01\n\nPriceRange\x12\x1b\n\rcurrency_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x03min\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12%\n\x03max\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12\'\n\x05\x62\x65low\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\"\x83\x02\n\x16SearchProductsResponse\x12+\n\x04hits\x18\x01 \x03(\x0b\x32\x1d.polymart.search.v1.SearchHit\x12\x12\n\ntotal_size\x18\x02 \x01(\x03\x12)\n\x06\x66\x61\x63\x65ts\x18\x03 \x03(\x0b\x32\x19.polymart.search.v1.Facet\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12/\n\x07relaxed\x18\x05 \x01(\x0e\x32\x1e.polymart.search.v1.Relaxation\x12\x14\n\x0c\x64id_you_mean\x18\x06 \x01(\t\x12\x1d\n\x15total_size_is_minimum\x18\x07 \x01(\x08\"\xc0\x03\n\tSearchHit\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62rand\x18\x03 \x01(\t\x12\x15\n\rcategory_path\x18\x04 \x03(\t\x12&\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x39\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\x11\n\thighlight\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12\x41\n\nattributes\x18\t \x03(\x0b\x32-.polymart.search.v1.SearchHit.AttributesEntry\x12\x17\n\x0fproduct_version\x18\n \x01(\x03\x12\x32\n\x0b\x65xplanation\x18\x0b \x03(\x0b\x32\x1d.polymart.search.v1.ScorePart\x1aV\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.polymart.catalog.v1.AttributeValue:\x02\x38\x01\"8\n\tScorePart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\x08\"S\n\x05\x46\x61\x63\x65t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x06values\x18\x02 \x03(\x0b\x32\x1e.polymart.search.v1.FacetValue\x12\x0c\n\x04unit\x18\x03 \x01(\t\"\xa5\x01\n\nFacetValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x33\n\x0bprice_range\x18\x03 \x01(\x0b\x32\x1e.polymart.search.v1.PriceRange\x12\x35\n\x0cnumber_range\x18\x04 \x01(\x0b\x32\x1f.polymart.search.v1.NumberRange\x12\r\n\x05\x64\x65pth\x18\x05 \x01(\x05\"\x17\n\x15GetIndexStatusRequest\"\xd6\x01\n\x0bIndexStatus\x12\r\n\x05index\x18\x01 \x01(\t\x12\x10\n\x08products\x18\x02 \x01(\x03\x12\x19\n\x11products_in_stock\x18\x03 \x01(\x03\x12\x12\n\nrebuilding\x18\x04 \x01(\x08\x12\x11\n\told_index\x18\x05 \x01(\t\x12\x31\n\x07rebuild\x18\x06 \x01(\x0b\x32 .polymart.search.v1.IndexRebuild\x12\x31\n\x0eprojection_lag\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbd\x02\n\x0cIndexRebuild\x12\x12\n\nrebuild_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\t\x12-\n\x04step\x18\x03 \x01(\x0e\x32\x1f.polymart.search.v1.RebuildStep\x12\x0f\n\x07\x65ntries\x18\x04 \x01(\x03\x12\x18\n\x10\x65xpected_entries\x18\x05 \x01(\x03\x12\x18\n\x10repaired_entries\x18\x06 \x01(\x03\x12\x17\n\x0frefused_entries\x18\x07 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x08 \x01(\t\x12\x0f\n\x07trouble\x18\t \x01(\t\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x15\n\x13StartRebuildRequest\"+\n\x14RollbackIndexRequest\x12\x13\n\x05index\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x15\n\x13\x44ropOldIndexRequest\"H\n\x19SuggestCompletionsRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\"Q\n\x1aSuggestCompletionsResponse\x12\x33\n\x0b\x63ompletions\x18\x01 \x03(\x0b\x32\x1e.polymart.search.v1.Completion\"`\n\nCompletion\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".polymart.search.v1.CompletionKind\x12\x12\n\nproduct_id\x18\x03 \x01(\t\"c\n\x18ListSearchedTextsRequest\x12\x12\n\x04\x64\x61ys\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cwithout_hits\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\"L\n\x19ListSearchedTextsResponse\x12/\n\x05texts\x18\x01 \x03(\x0b\x32 .polymart.search.v1.SearchedText\"M\n\x0cSearchedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08searches\x18\x02 \x01(\x03\x12\x1d\n\x15searches_without_hits\x18\x03 \x01(\x03\"h\n\x1bListTrendingProductsRequest\x12\x16\n\x08\x63\x61tegory\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x99\x01\n\x1cListTrendingProductsResponse\x12\x35\n\x08products\x18\x01 \x03(\x0b\x32#.polymart.search.v1.TrendingProduct\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcb\x01\n\x0fTrendingProduct\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62rand\x18\x03 \x01(\t\x12\x15\n\rcategory_path\x18\x04 \x03(\t\x12&\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x39\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32#.polymart.inventory.v1.Availability\x12\r\n\x05units\x18\x07 \x01(\x03*s\n\tSortOrder\x12\x1a\n\x16SORT_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14SORT_ORDER_PRICE_ASC\x10\x01\x12\x19\n\x15SORT_ORDER_PRICE_DESC\x10\x02\x12\x15\n\x11SORT_ORDER_NEWEST\x10\x03*Z\n\nRelaxation\x12\x1a\n\x16RELAXATION_UNSPECIFIED\x10\x00\x12\x14\n\x10RELAXATION_TYPOS\x10\x01\x12\x1a\n\x16RELAXATION_FEWER_WORDS\x10\x02*\xeb\x01\n\x0bRebuildStep\x12\x1c\n\x18REBUILD_STEP_UNSPECIFIED\x10\x00\x12\x1a\n\x16REBUILD_STEP_PREPARING\x10\x01\x12\x1b\n\x17REBUILD_STEP_CATEGORIES\x10\x02\x12\x1d\n\x19REBUILD_STEP_AVAILABILITY\x10\x03\x12\x19\n\x15REBUILD_STEP_PRODUCTS\x10\x04\x12\x19\n\x15REBUILD_STEP_CHECKING\x10\x05\x12\x19\n\x15REBUILD_STEP_SWAPPING\x10\x06\x12\x15\n\x11REBUILD_STEP_DONE\x10\x07*\xa3\x01\n\x0e\x43ompletionKind\x12\x1f\n\x1b\x43OMPLETION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43OMPLETION_KIND_PRODUCT\x10\x01\x12\x19\n\x15\x43OMPLETION_KIND_BRAND\x10\x02\x12\x1c\n\x18\x43OMPLETION_KIND_CATEGORY\x10\x03\x12\x1a\n\x16\x43OMPLETION_KIND_SEARCH\x10\x04\x32\xc8\x06\n\rSearchService\x12g\n\x0eSearchProducts\x12).polymart.search.v1.SearchProductsRequest\x1a*.polymart.search.v1.SearchProductsResponse\x12s\n\x12SuggestCompletions\x12-.polymart.search.v1.SuggestCompletionsRequest\x1a..polymart.search.v1.SuggestCompletionsResponse\x12p\n\x11ListSearchedTexts\x12,.polymart.search.v1.ListSearchedTextsRequest\x1a-.polymart.search.v1.ListSearchedTextsResponse\x12\\\n\x0eGetIndexStatus\x12).polymart.search.v1.GetIndexStatusRequest\x1a\x1f.polymart.search.v1.IndexStatus\x12X\n\x0cStartRebuild\x12\'.polymart.search.v1.StartRebuildRequest\x1a\x1f.polymart.search.v1.IndexStatus\x12Z\n\rRollbackIndex\x12(.polymart.search.v1.RollbackIndexRequest\x1a\x1f.polymart.search.v1.IndexStatus\x12X\n\x0c\x44ropOldIndex\x12\'.polymart.search.v1.DropOldIndexRequest\x1a\x1f.polymart.search.v1.IndexStatus\x12y\n\x14ListTrendingProducts\x12/.polymart.search.v1.ListTrendingProductsRequest\x1a\x30.polymart.search.v1.ListTrendingProductsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +51,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHPRODUCTSREQUEST'].fields_by_name['sort']._serialized_options = b'\342A\001\001'
   _globals['_SEARCHPRODUCTSREQUEST'].fields_by_name['explain']._loaded_options = None
   _globals['_SEARCHPRODUCTSREQUEST'].fields_by_name['explain']._serialized_options = b'\342A\001\001'
+  _globals['_SEARCHPRODUCTSREQUEST'].fields_by_name['consistency_token']._loaded_options = None
+  _globals['_SEARCHPRODUCTSREQUEST'].fields_by_name['consistency_token']._serialized_options = b'\342A\001\001'
   _globals['_SEARCHPRODUCTSREQUEST'].fields_by_name['skip_facets']._loaded_options = None
   _globals['_SEARCHPRODUCTSREQUEST'].fields_by_name['skip_facets']._serialized_options = b'\342A\001\001'
   _globals['_SEARCHPRODUCTSREQUEST'].fields_by_name['currency_code']._loaded_options = None
@@ -90,6 +93,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRICERANGE'].fields_by_name['below']._serialized_options = b'\342A\001\001'
   _globals['_SEARCHHIT_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_ROLLBACKINDEXREQUEST'].fields_by_name['index']._loaded_options = None
+  _globals['_ROLLBACKINDEXREQUEST'].fields_by_name['index']._serialized_options = b'\342A\001\002'
   _globals['_SUGGESTCOMPLETIONSREQUEST'].fields_by_name['text']._loaded_options = None
   _globals['_SUGGESTCOMPLETIONSREQUEST'].fields_by_name['text']._serialized_options = b'\342A\001\002'
   _globals['_SUGGESTCOMPLETIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -106,56 +111,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTTRENDINGPRODUCTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
-  _globals['_SORTORDER']._serialized_start=3390
-  _globals['_SORTORDER']._serialized_end=3505
-  _globals['_RELAXATION']._serialized_start=3507
-  _globals['_RELAXATION']._serialized_end=3597
-  _globals['_COMPLETIONKIND']._serialized_start=3600
-  _globals['_COMPLETIONKIND']._serialized_end=3763
-  _globals['_SEARCHPRODUCTSREQUEST']._serialized_start=225
-  _globals['_SEARCHPRODUCTSREQUEST']._serialized_end=537
-  _globals['_SEARCHFILTER']._serialized_start=540
-  _globals['_SEARCHFILTER']._serialized_end=869
-  _globals['_ATTRIBUTEFILTER']._serialized_start=871
-  _globals['_ATTRIBUTEFILTER']._serialized_end=985
-  _globals['_NUMBERRANGE']._serialized_start=987
-  _globals['_NUMBERRANGE']._serialized_end=1100
-  _globals['_PRICERANGE']._serialized_start=1103
-  _globals['_PRICERANGE']._serialized_end=1263
-  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_start=1266
-  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_end=1525
-  _globals['_SEARCHHIT']._serialized_start=1528
-  _globals['_SEARCHHIT']._serialized_end=1976
-  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_start=1890
-  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_end=1976
-  _globals['_SCOREPART']._serialized_start=1978
-  _globals['_SCOREPART']._serialized_end=2034
-  _globals['_FACET']._serialized_start=2036
-  _globals['_FACET']._serialized_end=2119
-  _globals['_FACETVALUE']._serialized_start=2122
-  _globals['_FACETVALUE']._serialized_end=2287
-  _globals['_GETINDEXSTATUSREQUEST']._serialized_start=2289
-  _globals['_GETINDEXSTATUSREQUEST']._serialized_end=2312
-  _globals['_INDEXSTATUS']._serialized_start=2314
-  _globals['_INDEXSTATUS']._serialized_end=2407
-  _globals['_SUGGESTCOMPLETIONSREQUEST']._serialized_start=2409
-  _globals['_SUGGESTCOMPLETIONSREQUEST']._serialized_end=2481
-  _globals['_SUGGESTCOMPLETIONSRESPONSE']._serialized_start=2483
-  _globals['_SUGGESTCOMPLETIONSRESPONSE']._serialized_end=2564
-  _globals['_COMPLETION']._serialized_start=2566
-  _globals['_COMPLETION']._serialized_end=2662
-  _globals['_LISTSEARCHEDTEXTSREQUEST']._serialized_start=2664
-  _globals['_LISTSEARCHEDTEXTSREQUEST']._serialized_end=2763
-  _globals['_LISTSEARCHEDTEXTSRESPONSE']._serialized_start=2765
-  _globals['_LISTSEARCHEDTEXTSRESPONSE']._serialized_end=2841
-  _globals['_SEARCHEDTEXT']._serialized_start=2843
-  _globals['_SEARCHEDTEXT']._serialized_end=2920
-  _globals['_LISTTRENDINGPRODUCTSREQUEST']._serialized_start=2922
-  _globals['_LISTTRENDINGPRODUCTSREQUEST']._serialized_end=3026
-  _globals['_LISTTRENDINGPRODUCTSRESPONSE']._serialized_start=3029
-  _globals['_LISTTRENDINGPRODUCTSRESPONSE']._serialized_end=3182
-  _globals['_TRENDINGPRODUCT']._serialized_start=3185
-  _globals['_TRENDINGPRODUCT']._serialized_end=3388
-  _globals['_SEARCHSERVICE']._serialized_start=3766
-  _globals['_SEARCHSERVICE']._serialized_end=4334
+  _globals['_SORTORDER']._serialized_start=3988
+  _globals['_SORTORDER']._serialized_end=4103
+  _globals['_RELAXATION']._serialized_start=4105
+  _globals['_RELAXATION']._serialized_end=4195
+  _globals['_REBUILDSTEP']._serialized_start=4198
+  _globals['_REBUILDSTEP']._serialized_end=4433
+  _globals['_COMPLETIONKIND']._serialized_start=4436
+  _globals['_COMPLETIONKIND']._serialized_end=4599
+  _globals['_SEARCHPRODUCTSREQUEST']._serialized_start=257
+  _globals['_SEARCHPRODUCTSREQUEST']._serialized_end=602
+  _globals['_SEARCHFILTER']._serialized_start=605
+  _globals['_SEARCHFILTER']._serialized_end=934
+  _globals['_ATTRIBUTEFILTER']._serialized_start=936
+  _globals['_ATTRIBUTEFILTER']._serialized_end=1050
+  _globals['_NUMBERRANGE']._serialized_start=1052
+  _globals['_NUMBERRANGE']._serialized_end=1165
+  _globals['_PRICERANGE']._serialized_start=1168
+  _globals['_PRICERANGE']._serialized_end=1328
+  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_start=1331
+  _globals['_SEARCHPRODUCTSRESPONSE']._serialized_end=1590
+  _globals['_SEARCHHIT']._serialized_start=1593
+  _globals['_SEARCHHIT']._serialized_end=2041
+  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_start=1955
+  _globals['_SEARCHHIT_ATTRIBUTESENTRY']._serialized_end=2041
+  _globals['_SCOREPART']._serialized_start=2043
+  _globals['_SCOREPART']._serialized_end=2099
+  _globals['_FACET']._serialized_start=2101
+  _globals['_FACET']._serialized_end=2184
+  _globals['_FACETVALUE']._serialized_start=2187
+  _globals['_FACETVALUE']._serialized_end=2352
+  _globals['_GETINDEXSTATUSREQUEST']._serialized_start=2354
+  _globals['_GETINDEXSTATUSREQUEST']._serialized_end=2377
+  _globals['_INDEXSTATUS']._serialized_start=2380
+  _globals['_INDEXSTATUS']._serialized_end=2594
+  _globals['_INDEXREBUILD']._serialized_start=2597
+  _globals['_INDEXREBUILD']._serialized_end=2914
+  _globals['_STARTREBUILDREQUEST']._serialized_start=2916
+  _globals['_STARTREBUILDREQUEST']._serialized_end=2937
+  _globals['_ROLLBACKINDEXREQUEST']._serialized_start=2939
+  _globals['_ROLLBACKINDEXREQUEST']._serialized_end=2982
+  _globals['_DROPOLDINDEXREQUEST']._serialized_start=2984
+  _globals['_DROPOLDINDEXREQUEST']._serialized_end=3005
+  _globals['_SUGGESTCOMPLETIONSREQUEST']._serialized_start=3007
+  _globals['_SUGGESTCOMPLETIONSREQUEST']._serialized_end=3079
+  _globals['_SUGGESTCOMPLETIONSRESPONSE']._serialized_start=3081
+  _globals['_SUGGESTCOMPLETIONSRESPONSE']._serialized_end=3162
+  _globals['_COMPLETION']._serialized_start=3164
+  _globals['_COMPLETION']._serialized_end=3260
+  _globals['_LISTSEARCHEDTEXTSREQUEST']._serialized_start=3262
+  _globals['_LISTSEARCHEDTEXTSREQUEST']._serialized_end=3361
+  _globals['_LISTSEARCHEDTEXTSRESPONSE']._serialized_start=3363
+  _globals['_LISTSEARCHEDTEXTSRESPONSE']._serialized_end=3439
+  _globals['_SEARCHEDTEXT']._serialized_start=3441
+  _globals['_SEARCHEDTEXT']._serialized_end=3518
+  _globals['_LISTTRENDINGPRODUCTSREQUEST']._serialized_start=3520
+  _globals['_LISTTRENDINGPRODUCTSREQUEST']._serialized_end=3624
+  _globals['_LISTTRENDINGPRODUCTSRESPONSE']._serialized_start=3627
+  _globals['_LISTTRENDINGPRODUCTSRESPONSE']._serialized_end=3780
+  _globals['_TRENDINGPRODUCT']._serialized_start=3783
+  _globals['_TRENDINGPRODUCT']._serialized_end=3986
+  _globals['_SEARCHSERVICE']._serialized_start=4602
+  _globals['_SEARCHSERVICE']._serialized_end=5442
 # @@protoc_insertion_point(module_scope)

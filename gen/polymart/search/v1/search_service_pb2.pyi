@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -75,6 +76,50 @@ RELAXATION_FEWER_WORDS: Relaxation.ValueType  # 2
 """Hits have some of the words only."""
 Global___Relaxation: _TypeAlias = Relaxation  # noqa: Y015
 
+class _RebuildStep:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RebuildStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RebuildStep.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REBUILD_STEP_UNSPECIFIED: _RebuildStep.ValueType  # 0
+    """Never sent."""
+    REBUILD_STEP_PREPARING: _RebuildStep.ValueType  # 1
+    """Making the new index, and having every replica write to it."""
+    REBUILD_STEP_CATEGORIES: _RebuildStep.ValueType  # 2
+    """Reading the catalog's categories."""
+    REBUILD_STEP_AVAILABILITY: _RebuildStep.ValueType  # 3
+    """Reading the inventory's availability."""
+    REBUILD_STEP_PRODUCTS: _RebuildStep.ValueType  # 4
+    """Reading the catalog's products."""
+    REBUILD_STEP_CHECKING: _RebuildStep.ValueType  # 5
+    """Comparing all of it with the catalog and the inventory."""
+    REBUILD_STEP_SWAPPING: _RebuildStep.ValueType  # 6
+    """Letting searches read it."""
+    REBUILD_STEP_DONE: _RebuildStep.ValueType  # 7
+    """Searches read it."""
+
+class RebuildStep(_RebuildStep, metaclass=_RebuildStepEnumTypeWrapper):
+    """What a rebuild is at."""
+
+REBUILD_STEP_UNSPECIFIED: RebuildStep.ValueType  # 0
+"""Never sent."""
+REBUILD_STEP_PREPARING: RebuildStep.ValueType  # 1
+"""Making the new index, and having every replica write to it."""
+REBUILD_STEP_CATEGORIES: RebuildStep.ValueType  # 2
+"""Reading the catalog's categories."""
+REBUILD_STEP_AVAILABILITY: RebuildStep.ValueType  # 3
+"""Reading the inventory's availability."""
+REBUILD_STEP_PRODUCTS: RebuildStep.ValueType  # 4
+"""Reading the catalog's products."""
+REBUILD_STEP_CHECKING: RebuildStep.ValueType  # 5
+"""Comparing all of it with the catalog and the inventory."""
+REBUILD_STEP_SWAPPING: RebuildStep.ValueType  # 6
+"""Letting searches read it."""
+REBUILD_STEP_DONE: RebuildStep.ValueType  # 7
+"""Searches read it."""
+Global___RebuildStep: _TypeAlias = RebuildStep  # noqa: Y015
+
 class _CompletionKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -120,6 +165,7 @@ class SearchProductsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SORT_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     SKIP_FACETS_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
@@ -132,6 +178,10 @@ class SearchProductsRequest(_message.Message):
     """The order of hits; by relevance if unset."""
     explain: _builtins.bool
     """Say for every hit where its score comes from, for an operator; it costs a query for each part."""
+    consistency_token: _builtins.str
+    """What a write to the catalog was answered with: the search waits, within its deadline, until it finds what that wrote
+    or newer. DEADLINE_EXCEEDED with the reason INDEX_BEHIND if that takes longer.
+    """
     skip_facets: _builtins.bool
     """Answer without facets, which are most of the work."""
     currency_code: _builtins.str
@@ -154,12 +204,13 @@ class SearchProductsRequest(_message.Message):
         page_token: _builtins.str = ...,
         sort: Global___SortOrder.ValueType = ...,
         explain: _builtins.bool = ...,
+        consistency_token: _builtins.str = ...,
         skip_facets: _builtins.bool = ...,
         currency_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute_facets", b"attribute_facets", "currency_code", b"currency_code", "explain", b"explain", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "skip_facets", b"skip_facets", "sort", b"sort", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute_facets", b"attribute_facets", "consistency_token", b"consistency_token", "currency_code", b"currency_code", "explain", b"explain", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "skip_facets", b"skip_facets", "sort", b"sort", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -612,6 +663,9 @@ class IndexStatus(_message.Message):
     PRODUCTS_FIELD_NUMBER: _builtins.int
     PRODUCTS_IN_STOCK_FIELD_NUMBER: _builtins.int
     REBUILDING_FIELD_NUMBER: _builtins.int
+    OLD_INDEX_FIELD_NUMBER: _builtins.int
+    REBUILD_FIELD_NUMBER: _builtins.int
+    PROJECTION_LAG_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     """The index behind the alias."""
     products: _builtins.int
@@ -619,7 +673,19 @@ class IndexStatus(_message.Message):
     products_in_stock: _builtins.int
     """Products by whether a variant of theirs can be bought now."""
     rebuilding: _builtins.bool
-    """True while it is filled anew; answers may be incomplete."""
+    """True while there is no complete one; answers may be incomplete."""
+    old_index: _builtins.str
+    """The complete index that is kept up beside it, for RollbackIndex; empty if there is none."""
+    @_builtins.property
+    def rebuild(self) -> Global___IndexRebuild:
+        """The last rebuild, unset if none is known."""
+
+    @_builtins.property
+    def projection_lag(self) -> _duration_pb2.Duration:
+        """How long ago the oldest news happened that this replica has in hand or, where it has none, how old the last was when
+        it had taken effect; unset before the first.
+        """
+
     def __init__(
         self,
         *,
@@ -627,14 +693,141 @@ class IndexStatus(_message.Message):
         products: _builtins.int = ...,
         products_in_stock: _builtins.int = ...,
         rebuilding: _builtins.bool = ...,
+        old_index: _builtins.str = ...,
+        rebuild: Global___IndexRebuild | None = ...,
+        projection_lag: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["projection_lag", b"projection_lag", "rebuild", b"rebuild"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "products", b"products", "products_in_stock", b"products_in_stock", "rebuilding", b"rebuilding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "old_index", b"old_index", "products", b"products", "products_in_stock", b"products_in_stock", "projection_lag", b"projection_lag", "rebuild", b"rebuild", "rebuilding", b"rebuilding"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IndexStatus: _TypeAlias = IndexStatus  # noqa: Y015
+
+@_typing.final
+class IndexRebuild(_message.Message):
+    """A rebuild of the index."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REBUILD_ID_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    EXPECTED_ENTRIES_FIELD_NUMBER: _builtins.int
+    REPAIRED_ENTRIES_FIELD_NUMBER: _builtins.int
+    REFUSED_ENTRIES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    rebuild_id: _builtins.str
+    """Its id."""
+    index: _builtins.str
+    """The index that it fills."""
+    step: Global___RebuildStep.ValueType
+    """What it is at."""
+    entries: _builtins.int
+    """Entries of the catalog and the inventory that were written or compared so far."""
+    expected_entries: _builtins.int
+    """About how many there are in all, each counted once to be written and once to be compared; 0 if it isn't known."""
+    repaired_entries: _builtins.int
+    """Entries that the comparison found missing or old, and mended."""
+    refused_entries: _builtins.int
+    """Entries that the engine refuses, so that they can't be found; the service's log names them."""
+    digest: _builtins.str
+    """Of a finished one: digest over ids and versions of all that was compared, the same for both sides."""
+    trouble: _builtins.str
+    """Why it doesn't get on; empty while it does."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was done; unset before."""
+
+    def __init__(
+        self,
+        *,
+        rebuild_id: _builtins.str = ...,
+        index: _builtins.str = ...,
+        step: Global___RebuildStep.ValueType = ...,
+        entries: _builtins.int = ...,
+        expected_entries: _builtins.int = ...,
+        repaired_entries: _builtins.int = ...,
+        refused_entries: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        trouble: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "end_time", b"end_time", "entries", b"entries", "expected_entries", b"expected_entries", "index", b"index", "rebuild_id", b"rebuild_id", "refused_entries", b"refused_entries", "repaired_entries", b"repaired_entries", "start_time", b"start_time", "step", b"step", "trouble", b"trouble"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexRebuild: _TypeAlias = IndexRebuild  # noqa: Y015
+
+@_typing.final
+class StartRebuildRequest(_message.Message):
+    """Request of StartRebuild."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartRebuildRequest: _TypeAlias = StartRebuildRequest  # noqa: Y015
+
+@_typing.final
+class RollbackIndexRequest(_message.Message):
+    """Request of RollbackIndex."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    index: _builtins.str
+    """The index to go back from, as IndexStatus names it. Where searches have gone back from it already nothing is done, so
+    that the call can be repeated. ABORTED if they read another one.
+    """
+    def __init__(
+        self,
+        *,
+        index: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackIndexRequest: _TypeAlias = RollbackIndexRequest  # noqa: Y015
+
+@_typing.final
+class DropOldIndexRequest(_message.Message):
+    """Request of DropOldIndex."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropOldIndexRequest: _TypeAlias = DropOldIndexRequest  # noqa: Y015
 
 @_typing.final
 class SuggestCompletionsRequest(_message.Message):

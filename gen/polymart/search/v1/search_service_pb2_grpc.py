@@ -55,6 +55,21 @@ class SearchServiceStub:
                 request_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.GetIndexStatusRequest.SerializeToString,
                 response_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.FromString,
                 _registered_method=True)
+        self.StartRebuild = channel.unary_unary(
+                '/polymart.search.v1.SearchService/StartRebuild',
+                request_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.StartRebuildRequest.SerializeToString,
+                response_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.FromString,
+                _registered_method=True)
+        self.RollbackIndex = channel.unary_unary(
+                '/polymart.search.v1.SearchService/RollbackIndex',
+                request_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.RollbackIndexRequest.SerializeToString,
+                response_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.FromString,
+                _registered_method=True)
+        self.DropOldIndex = channel.unary_unary(
+                '/polymart.search.v1.SearchService/DropOldIndex',
+                request_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.DropOldIndexRequest.SerializeToString,
+                response_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.FromString,
+                _registered_method=True)
         self.ListTrendingProducts = channel.unary_unary(
                 '/polymart.search.v1.SearchService/ListTrendingProducts',
                 request_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.ListTrendingProductsRequest.SerializeToString,
@@ -88,7 +103,31 @@ class SearchServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetIndexStatus(self, request, context):
-        """Says how far the index is: documents, and whether it is being rebuilt.
+        """Says how far the index is: documents, whether it is being rebuilt, and how far that is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartRebuild(self, request, context):
+        """For operators. Begins to build the index anew beside the one that serves, which goes on until the new one has all;
+        then searches read the new one, at once, and the old one is kept up for RollbackIndex. An old one from before is
+        dropped. Joins the rebuild that runs already. GetIndexStatus tells how far it is, and whoever asked need not wait.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackIndex(self, request, context):
+        """For operators. Lets searches read the old index, at once, and keeps the one that they read so far in its place.
+        FAILED_PRECONDITION if there is none, or while a rebuild runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropOldIndex(self, request, context):
+        """For operators. Deletes the old index, and those that earlier releases left. FAILED_PRECONDITION while a rebuild runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,6 +161,21 @@ def add_SearchServiceServicer_to_server(servicer, server):
             'GetIndexStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetIndexStatus,
                     request_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.GetIndexStatusRequest.FromString,
+                    response_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.SerializeToString,
+            ),
+            'StartRebuild': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRebuild,
+                    request_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.StartRebuildRequest.FromString,
+                    response_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.SerializeToString,
+            ),
+            'RollbackIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackIndex,
+                    request_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.RollbackIndexRequest.FromString,
+                    response_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.SerializeToString,
+            ),
+            'DropOldIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropOldIndex,
+                    request_deserializer=polymart_dot_search_dot_v1_dot_search__service__pb2.DropOldIndexRequest.FromString,
                     response_serializer=polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.SerializeToString,
             ),
             'ListTrendingProducts': grpc.unary_unary_rpc_method_handler(
@@ -238,6 +292,87 @@ class SearchService:
             target,
             '/polymart.search.v1.SearchService/GetIndexStatus',
             polymart_dot_search_dot_v1_dot_search__service__pb2.GetIndexStatusRequest.SerializeToString,
+            polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRebuild(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.search.v1.SearchService/StartRebuild',
+            polymart_dot_search_dot_v1_dot_search__service__pb2.StartRebuildRequest.SerializeToString,
+            polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.search.v1.SearchService/RollbackIndex',
+            polymart_dot_search_dot_v1_dot_search__service__pb2.RollbackIndexRequest.SerializeToString,
+            polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropOldIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.search.v1.SearchService/DropOldIndex',
+            polymart_dot_search_dot_v1_dot_search__service__pb2.DropOldIndexRequest.SerializeToString,
             polymart_dot_search_dot_v1_dot_search__service__pb2.IndexStatus.FromString,
             options,
             channel_credentials,

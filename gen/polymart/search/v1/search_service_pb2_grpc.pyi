@@ -40,7 +40,18 @@ class SearchServiceStub:
     ListSearchedTexts: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.ListSearchedTextsRequest, _search_service_pb2.ListSearchedTextsResponse]
     """Lists what was searched for most, for an operator. It is kept without a word on who asked."""
     GetIndexStatus: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.GetIndexStatusRequest, _search_service_pb2.IndexStatus]
-    """Says how far the index is: documents, and whether it is being rebuilt."""
+    """Says how far the index is: documents, whether it is being rebuilt, and how far that is."""
+    StartRebuild: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.StartRebuildRequest, _search_service_pb2.IndexStatus]
+    """For operators. Begins to build the index anew beside the one that serves, which goes on until the new one has all;
+    then searches read the new one, at once, and the old one is kept up for RollbackIndex. An old one from before is
+    dropped. Joins the rebuild that runs already. GetIndexStatus tells how far it is, and whoever asked need not wait.
+    """
+    RollbackIndex: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.RollbackIndexRequest, _search_service_pb2.IndexStatus]
+    """For operators. Lets searches read the old index, at once, and keeps the one that they read so far in its place.
+    FAILED_PRECONDITION if there is none, or while a rebuild runs.
+    """
+    DropOldIndex: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.DropOldIndexRequest, _search_service_pb2.IndexStatus]
+    """For operators. Deletes the old index, and those that earlier releases left. FAILED_PRECONDITION while a rebuild runs."""
     ListTrendingProducts: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.ListTrendingProductsRequest, _search_service_pb2.ListTrendingProductsResponse]
     """Lists what sells best: products by the units of confirmed orders in the last days, the most first."""
 
@@ -56,7 +67,18 @@ class SearchServiceAsyncStub(SearchServiceStub):
     ListSearchedTexts: _aio.UnaryUnaryMultiCallable[_search_service_pb2.ListSearchedTextsRequest, _search_service_pb2.ListSearchedTextsResponse]  # type: ignore[assignment]
     """Lists what was searched for most, for an operator. It is kept without a word on who asked."""
     GetIndexStatus: _aio.UnaryUnaryMultiCallable[_search_service_pb2.GetIndexStatusRequest, _search_service_pb2.IndexStatus]  # type: ignore[assignment]
-    """Says how far the index is: documents, and whether it is being rebuilt."""
+    """Says how far the index is: documents, whether it is being rebuilt, and how far that is."""
+    StartRebuild: _aio.UnaryUnaryMultiCallable[_search_service_pb2.StartRebuildRequest, _search_service_pb2.IndexStatus]  # type: ignore[assignment]
+    """For operators. Begins to build the index anew beside the one that serves, which goes on until the new one has all;
+    then searches read the new one, at once, and the old one is kept up for RollbackIndex. An old one from before is
+    dropped. Joins the rebuild that runs already. GetIndexStatus tells how far it is, and whoever asked need not wait.
+    """
+    RollbackIndex: _aio.UnaryUnaryMultiCallable[_search_service_pb2.RollbackIndexRequest, _search_service_pb2.IndexStatus]  # type: ignore[assignment]
+    """For operators. Lets searches read the old index, at once, and keeps the one that they read so far in its place.
+    FAILED_PRECONDITION if there is none, or while a rebuild runs.
+    """
+    DropOldIndex: _aio.UnaryUnaryMultiCallable[_search_service_pb2.DropOldIndexRequest, _search_service_pb2.IndexStatus]  # type: ignore[assignment]
+    """For operators. Deletes the old index, and those that earlier releases left. FAILED_PRECONDITION while a rebuild runs."""
     ListTrendingProducts: _aio.UnaryUnaryMultiCallable[_search_service_pb2.ListTrendingProductsRequest, _search_service_pb2.ListTrendingProductsResponse]  # type: ignore[assignment]
     """Lists what sells best: products by the units of confirmed orders in the last days, the most first."""
 
@@ -93,7 +115,36 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_service_pb2.GetIndexStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_search_service_pb2.IndexStatus, _abc.Awaitable[_search_service_pb2.IndexStatus]]:
-        """Says how far the index is: documents, and whether it is being rebuilt."""
+        """Says how far the index is: documents, whether it is being rebuilt, and how far that is."""
+
+    @_abc_1.abstractmethod
+    def StartRebuild(
+        self,
+        request: _search_service_pb2.StartRebuildRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.IndexStatus, _abc.Awaitable[_search_service_pb2.IndexStatus]]:
+        """For operators. Begins to build the index anew beside the one that serves, which goes on until the new one has all;
+        then searches read the new one, at once, and the old one is kept up for RollbackIndex. An old one from before is
+        dropped. Joins the rebuild that runs already. GetIndexStatus tells how far it is, and whoever asked need not wait.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackIndex(
+        self,
+        request: _search_service_pb2.RollbackIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.IndexStatus, _abc.Awaitable[_search_service_pb2.IndexStatus]]:
+        """For operators. Lets searches read the old index, at once, and keeps the one that they read so far in its place.
+        FAILED_PRECONDITION if there is none, or while a rebuild runs.
+        """
+
+    @_abc_1.abstractmethod
+    def DropOldIndex(
+        self,
+        request: _search_service_pb2.DropOldIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.IndexStatus, _abc.Awaitable[_search_service_pb2.IndexStatus]]:
+        """For operators. Deletes the old index, and those that earlier releases left. FAILED_PRECONDITION while a rebuild runs."""
 
     @_abc_1.abstractmethod
     def ListTrendingProducts(
