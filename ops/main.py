@@ -29,10 +29,11 @@ from rich.table import Table
 
 from devstack.engines import SEARCH_ENGINE
 from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
-from ops import customers, dlq, lifecycle, notifications, orders, reindexing, search, stock
+from ops import carts, customers, dlq, lifecycle, notifications, orders, reindexing, replay, search, stock
 from ops import demo as demonstration
 from ops.clients import asynchronous, clients, console, fail, interruptible, print_data, running_stack
 from ops.importing import ImportReport, import_products, read_products
+from ops.invoices import stream
 from ops.orders import JsonOption
 from ops.relevance import read_judged, relevance
 from ops.tables import read_mapping
@@ -48,6 +49,7 @@ app = typer.Typer(
     help="Polymart: an event-driven commerce backend. Settings come from POLYMART_* variables.",
 )
 app.add_typer(lifecycle.app, name="order")
+app.add_typer(carts.app, name="cart")
 app.add_typer(stock.app, name="stock")
 app.add_typer(customers.app, name="customer")
 app.add_typer(notifications.app, name="notification")
@@ -176,6 +178,24 @@ async def demo(
         demonstration.run(default_home(), console, invoices=invoices, environ=stack_environment(search_engine))
     ):
         fail("the demo ended with faults; its data and logs are in " + os.path.relpath(default_home() / "demo"))
+
+
+@app.command("invoices")
+@asynchronous
+async def replay_invoices(
+    file: Annotated[Path, typer.Argument(help="Invoice lines as CSV; .gz or plain.", dir_okay=False)],
+    seconds: Annotated[float, typer.Option(min=1, help="Begin no more invoices after so long.")] = 300,
+    whole: Annotated[bool, typer.Option("--all", help="Play the whole file, however long it takes.")] = False,
+) -> None:
+    """Play real invoices as customers, carts and orders, and stock what they sold. Exit code 1 if one goes wrong."""
+    found = replay.survey(stream(file))
+    async with clients() as c:
+        await replay.prepare(c, found)
+        playing = replay.Replay(c, found)
+        await playing.run(stream(file), seconds=None if whole else seconds)
+    replay.show(console, playing.report)
+    if playing.report.faults or playing.report.unexplained:
+        raise typer.Exit(1)
 
 
 @app.command("import")

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from chassis.money import Money
-from ops.clients import asynchronous, clients, console
+from ops.clients import asynchronous, clients, console, follow
 
 TIMEOUT = 10.0
 _AMOUNTS = ("total", "refund", "refunded", "amount")
@@ -54,7 +54,7 @@ async def place(
     request = order_service_pb2.PlaceOrderRequest(
         request_id=request_id or str(uuid4()),
         customer_id=customer,
-        lines=[_line(text) for text in lines],
+        lines=[order_service_pb2.PlaceOrderLine(sku=s, quantity=q) for s, q in map(order_line, lines)],
         payment_token=token,
     )
     async with clients() as c:
@@ -66,11 +66,12 @@ async def place(
         console.print(f"follow it with: polymart order watch {order.order_id}", style="dim")
 
 
-def _line(text: str) -> order_service_pb2.PlaceOrderLine:
+def order_line(text: str) -> tuple[str, int]:
+    """SKU and quantity of SKU[=QUANTITY]. Raises ValueError."""
     sku, _, quantity = text.rpartition("=") if "=" in text else (text, "", "1")
     if not re.fullmatch("-?[0-9]{1,9}", quantity):
         raise ValueError(f"{text}: the quantity after = must be a whole number of up to nine digits")
-    return order_service_pb2.PlaceOrderLine(sku=sku, quantity=int(quantity))
+    return sku, int(quantity)
 
 
 @app.command()
@@ -94,8 +95,7 @@ async def show(order_id: str, json: JsonOption = False) -> None:
 async def watch(order_id: str, json: JsonOption = False) -> None:
     """Follow an order until nothing is left to do for it."""
     async with clients() as c:
-        request = order_service_pb2.WatchOrderRequest(order_id=order_id)
-        async for order in c.orders.WatchOrder(request):
+        async for order in follow(c, order_id):
             if json:
                 print_json(order, indent=None)
             else:
@@ -169,6 +169,10 @@ def show_order(out: Console, order: Order, most: int = 8) -> None:
     if len(order.lines) > most:
         table.add_row("…", f"{len(order.lines) - most} more lines", "", "", "")
     table.add_section()
+    totals = order.totals
+    for name, amount in (("tax", totals.tax), ("shipping", totals.shipping), ("tax on shipping", totals.shipping_tax)):
+        if amount.units or amount.nanos:
+            table.add_row("", name, "", "", str(Money.from_proto(amount)))
     table.add_row("", "", "", "", str(Money.from_proto(order.total)))
     out.print(table)
     if order.HasField("failure"):
@@ -193,8 +197,12 @@ def _facts(event: AnyMessage) -> str:
     for name, value in facts.items():
         if name in ("order_id", "order_version"):
             continue
+        if name == "totals":
+            continue
         if name in _AMOUNTS:
             value = Money.from_proto(getattr(message, name))
+        elif name == "destination":
+            value = "-".join(value.values())
         elif name == "lines":
             value = len(value)
         elif name == "units":

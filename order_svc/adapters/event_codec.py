@@ -13,20 +13,36 @@ from chassis.messaging.topology import TOPOLOGY
 from chassis.money import Money
 from order_svc.domain import messages as m
 from order_svc.domain import order as o
+from order_svc.domain.totals import Shipping, Totals
 from order_svc.wire import (
     STATUS,
+    destination_from_proto,
+    destination_to_proto,
     failure_from_proto,
     failure_to_proto,
     lines_from_proto,
     lines_to_proto,
     parts_to_proto,
     timestamp,
+    totals_to_proto,
     units_from_proto,
     units_to_proto,
 )
 
 PACKAGE = "polymart.order.v1"
 SCHEMA_VERSION = 2
+
+
+def _without_charges(kind: type[pb.OrderPlaced] | type[pb.OrderConfirmed]) -> Callable[[bytes], bytes]:
+    """Schema 1 knew neither tax nor shipping: what was to be paid was what the lines cost."""
+
+    def upcast(data: bytes) -> bytes:
+        event = kind.FromString(data)
+        nothing = Money(event.total.currency_code, 0)
+        event.totals.CopyFrom(totals_to_proto(Totals(Money.from_proto(event.total), nothing, nothing, nothing)))
+        return event.SerializeToString()
+
+    return upcast
 
 
 def _cancelled_by(data: bytes) -> bytes:
@@ -41,7 +57,11 @@ def _cancelled_by(data: bytes) -> bytes:
 
 
 # (type, schema version) -> the bytes of the next schema version. An event is read through as many as it takes.
-UPCASTERS: Mapping[tuple[str, int], Callable[[bytes], bytes]] = {("OrderCancelled", 1): _cancelled_by}
+UPCASTERS: Mapping[tuple[str, int], Callable[[bytes], bytes]] = {
+    ("OrderPlaced", 1): _without_charges(pb.OrderPlaced),
+    ("OrderConfirmed", 1): _without_charges(pb.OrderConfirmed),
+    ("OrderCancelled", 1): _cancelled_by,
+}
 
 PUBLISHED = frozenset(
     name.rpartition(".")[2]
@@ -63,6 +83,8 @@ def event_to_proto(event: o.Event, order: o.Order, version: int) -> Message:
                 payment_token=event.payment_token,
                 deadline=timestamp(event.deadline),
                 order_version=version,
+                totals=totals_to_proto(Totals.of(event.lines, event.shipping)),
+                destination=destination_to_proto(event.destination),
             )
         case o.OrderStockReserved():
             return pb.OrderStockReserved(order_id=id, order_version=version)
@@ -73,6 +95,7 @@ def event_to_proto(event: o.Event, order: o.Order, version: int) -> Message:
                 lines=lines_to_proto(order.lines),
                 total=order.total.to_proto(),
                 order_version=version,
+                totals=totals_to_proto(order.totals),
             )
         case o.OrderStockCommitted():
             return pb.OrderStockCommitted(order_id=id, order_version=version)
@@ -183,6 +206,8 @@ def _placed(data: bytes) -> o.Event:
         total=Money.from_proto(message.total),
         payment_token=message.payment_token,
         deadline=message.deadline.ToDatetime(UTC),
+        shipping=_shipping(message),
+        destination=destination_from_proto(message),
     )
 
 
@@ -244,6 +269,13 @@ def _refund_failed(data: bytes) -> o.Event:
 def _retried(data: bytes) -> o.Event:
     message = pb.OrderRetried.FromString(data)
     return o.OrderRetried(message.retried_by, message.reason)
+
+
+def _shipping(message: pb.OrderPlaced) -> Shipping | None:
+    totals = message.totals
+    if not (totals.shipping.units or totals.shipping.nanos):
+        return None
+    return Shipping(Money.from_proto(totals.shipping), Money.from_proto(totals.shipping_tax))
 
 
 def without_secrets(message: Message) -> Message:

@@ -159,12 +159,12 @@ class PostgresOrders:
             raise AlreadyExists(f"request {request.request_id} placed another order before", reason="REQUEST_ID_REUSED")
         return await self.get(str(row["order_id"]))
 
-    async def add(self, request: Request, decision: Decision) -> Order:
+    async def add(self, request: Request, decision: Decision, *, tx: Transaction | None = None) -> Order:
         order = decision.order
         events, envelopes = _messages([Change(decision)])
         (placed,) = events
         entries = [OutboxEntry.of(envelope) for envelope in envelopes]
-        claimed = await self._db.fetchval(
+        claimed = await (tx or self._db).fetchval(
             _PLACE,
             request.customer_id,
             request.request_id,
@@ -187,7 +187,10 @@ class PostgresOrders:
             winner = await self.placed_by(request)
             assert winner is not None
             return winner
-        self._relay()
+        if tx:
+            tx.after_commit(self._relay)
+        else:
+            self._relay()
         return order
 
     async def get(self, order_id: str) -> Order:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from chassis.money import Money
+from order_svc.domain.cart import Cart
 from order_svc.domain.order import Failure, Order, Recorded, Status
 from order_svc.domain.pricing import Offer
 from order_svc.domain.saga import Decision
@@ -99,6 +100,32 @@ class PlacedOrders(Protocol):
     async def add(self, request: Request, decision: Decision) -> Order:
         """Store a new order and what it asks of others, at once; or return what the same request placed meanwhile."""
         ...
+
+
+class CheckedOutOrders(Protocol[Tx_contra]):
+    async def add(self, request: Request, decision: Decision, *, tx: Tx_contra | None = None) -> Order:
+        """As PlacedOrders.add, but the order is there once `tx` commits."""
+        ...
+
+    async def get(self, order_id: str) -> Order: ...
+
+
+class Carts(Protocol[Tx]):
+    def transaction(self) -> AbstractAsyncContextManager[Tx]: ...
+
+    async def add(self, cart: Cart) -> None: ...
+
+    async def find(self, cart_id: str) -> Cart | None: ...
+
+    async def locked(self, cart_id: str, *, tx: Tx) -> Cart | None:
+        """The cart, kept from others until `tx` ends."""
+        ...
+
+    async def save(self, before: Cart, after: Cart, *, tx: Tx) -> None:
+        """Store what differs; `before` is as `locked` gave it."""
+        ...
+
+    async def drop_expired(self, now: datetime, *, limit: int) -> int: ...
 
 
 class ReadableOrders(Protocol):

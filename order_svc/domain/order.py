@@ -9,6 +9,7 @@ from enum import StrEnum
 from chassis.errors import NotFound
 from chassis.money import Money
 from order_svc.domain.fulfilment import Counts, Kind, Operation, Progress, Shipment, Units, total
+from order_svc.domain.totals import MILLION, Destination, Shipping, Totals
 
 GUEST = "guest"
 
@@ -47,16 +48,34 @@ class Holding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """`net` is what the line costs without tax; None where that is just quantity times unit_price. `tax_rate` is in
+    millionths."""
+
     sku: str
     quantity: int
     unit_price: Money
     product_id: str
     product_name: str
     untracked: bool = False
+    net: Money | None = None
+    tax: Money | None = None
+    tax_rate: int = 0
 
     @property
     def total(self) -> Money:
-        return self.unit_price * self.quantity
+        """Without tax."""
+        return self.net or self.unit_price * self.quantity
+
+    @property
+    def gross(self) -> Money:
+        return self.total + self.tax if self.tax else self.total
+
+    def part(self, units: int) -> "Line":
+        """The line as if no more had been ordered."""
+        exact = self.unit_price * units
+        rounded = exact.rounded()
+        tax = rounded.times(self.tax_rate, MILLION) if self.tax_rate else None
+        return replace(self, quantity=units, net=None if rounded == exact else rounded, tax=tax)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +91,8 @@ class OrderPlaced:
     total: Money
     payment_token: str
     deadline: datetime
+    shipping: Shipping | None = None
+    destination: Destination | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +258,12 @@ class Order:
     shipments: tuple[Shipment, ...] = ()
     operations: tuple[Operation, ...] = ()
     refunds: Mapping[str, Money] = field(default_factory=dict)  # by the payment's id of each, "" for that of a void
+    shipping: Shipping | None = None
+    destination: Destination | None = None
+
+    @property
+    def totals(self) -> Totals:
+        return Totals.of(self.lines, self.shipping)
 
     @classmethod
     def begun(cls, order_id: str, placed: OrderPlaced, at: datetime) -> "Order":
@@ -253,6 +280,8 @@ class Order:
             update_time=at,
             stock=Holding.ASKED if tracked else Holding.NOTHING,
             payment=Holding.NOTHING if tracked else Holding.ASKED,
+            shipping=placed.shipping,
+            destination=placed.destination,
         )
 
     @classmethod

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 from uuid import UUID
@@ -15,11 +15,12 @@ from polymart.order.v1 import order_service_pb2 as pb
 from chassis.clock import Clock
 from chassis.ids import NewId
 from chassis.messaging.envelope import Envelope
+from chassis.money import Money
 from chassis.postgres import Transaction
 from chassis.rpc.paging import PageToken, Position, asked_page, fingerprint
 from chassis.rpc.validation import Validator
 from order_svc.application.advancing import change_order
-from order_svc.application.placing import PlaceOrder, place_order
+from order_svc.application.placing import PlaceOrder, Terms, place_order
 from order_svc.application.ports import (
     Catalog,
     ChangeableOrders,
@@ -34,10 +35,16 @@ from order_svc.application.ports import (
 from order_svc.application.watching import OrderWatch
 from order_svc.domain.pricing import Wanted
 from order_svc.entrypoints.changes import OrderChanges
-from order_svc.entrypoints.checks import LONGEST_ID, MOST_LINES, MOST_UNITS, canonical, check_text
-from order_svc.wire import STATUS, failure_to_proto, order_to_proto, timestamp
+from order_svc.entrypoints.checks import (
+    LONGEST_ID,
+    LONGEST_TOKEN,
+    canonical,
+    check_destination,
+    check_lines,
+    check_text,
+)
+from order_svc.wire import STATUS, destination_from_proto, failure_to_proto, order_to_proto, timestamp
 
-_LONGEST_TOKEN = 200
 _STATUS_OF = {number: status for status, number in STATUS.items()}
 
 Context = grpc.aio.ServicerContext[object, object]
@@ -58,7 +65,7 @@ class OrderServicer(OrderChanges):
         watch: OrderWatch,
         clock: Clock,
         new_id: NewId,
-        patience: timedelta,
+        terms: Terms,
     ):
         super().__init__(partial(change_order, orders=orders, clock=clock), orders, read_model, clock, new_id)
         self._orders = orders
@@ -67,14 +74,16 @@ class OrderServicer(OrderChanges):
         self._watch = watch
         self._clock = clock
         self._new_id = new_id
-        self._patience = patience
+        self._terms = terms
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Context) -> order_pb2.Order:
         _check_place(request)
         command = PlaceOrder(
             Request(request.customer_id, str(UUID(request.request_id)), _fingerprint(request)),
-            tuple(Wanted(line.sku, line.quantity) for line in request.lines),
+            tuple(Wanted(line.sku, line.quantity, _expected(line)) for line in request.lines),
             request.payment_token,
+            request.accept_price_changes,
+            destination_from_proto(request),
         )
         order = await place_order(
             command,
@@ -83,7 +92,7 @@ class OrderServicer(OrderChanges):
             catalog=self._catalog,
             clock=self._clock,
             new_id=self._new_id,
-            patience=self._patience,
+            terms=self._terms,
         )
         return order_to_proto(order)
 
@@ -139,15 +148,14 @@ class OrderServicer(OrderChanges):
 def _check_place(request: pb.PlaceOrderRequest) -> None:
     check = Validator(request)
     check_text(check, request.customer_id, "customer_id", LONGEST_ID)
-    check_text(check, request.payment_token, "payment_token", _LONGEST_TOKEN)
-    check.check(len(request.lines) <= MOST_LINES, "lines", f"must be at most {MOST_LINES}")
+    check_text(check, request.payment_token, "payment_token", LONGEST_TOKEN)
+    check_destination(check, request.destination)
+    check_lines(check, request.lines)
     for index, line in enumerate(request.lines):
-        check_text(check, line.sku, f"lines[{index}].sku", LONGEST_ID)
-        check.check(
-            0 <= line.quantity <= MOST_UNITS,
-            f"lines[{index}].quantity",
-            f"must be between 1 and {MOST_UNITS}",
-        )
+        try:
+            _expected(line)
+        except ValueError as error:
+            check.check(False, f"lines[{index}].expected_unit_price", str(error))
     check.done()
 
 
@@ -157,6 +165,11 @@ def _moment(request: pb.ListOrdersRequest, field: str, check: Validator) -> date
     except (ValueError, OverflowError):
         check.check(False, field, "must be a time between the years 1 and 9999")
         return None
+
+
+def _expected(line: pb.PlaceOrderLine) -> Money | None:
+    """Raises ValueError."""
+    return Money.from_proto(line.expected_unit_price) if line.HasField("expected_unit_price") else None
 
 
 def _position(token: Position) -> tuple[datetime, str]:

@@ -115,6 +115,7 @@ def _product(message: Message) -> ProductState:
                 product_name=product.name,
                 price=Money.from_proto(variant.price),
                 untracked=variant.untracked,
+                tax_class=product.tax_class,
             )
             for variant in product.variants
             if product.status == PRODUCT_STATUS_ACTIVE

@@ -20,6 +20,8 @@ from polymart.payment.v1.payment_pb2 import PAYMENT_STATUS_CAPTURED, PAYMENT_STA
 from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest, RefundPaymentRequest
 
 from chassis.money import Money
+from ops.audit.stores import open_stores
+from ops.clients import follow
 from ops.orders import reason_name
 from tests.e2e.shop import TIMEOUT, Shop, until
 
@@ -141,6 +143,41 @@ async def test_a_hundred_buyers_for_one_unit_make_one_sale(shop: Shop) -> None:
     outcomes = await asyncio.gather(*(shop.outcome(order) for order in orders))
     assert sorted(outcomes) == ["CONFIRMED", *["OUT_OF_STOCK"] * 99]
     assert (await shop.stock(sku)).on_hand == 0
+    await shop.invariants_hold()
+    ids = [order.order_id for order in orders]
+    async with open_stores(shop.stack.info()) as stores:
+        held = "SELECT sum(reserved) FROM stock WHERE sku = $1"
+        assert await stores.inventory.fetchval(held, sku) == 0
+        paid = "SELECT status, amount - refunded AS kept FROM payments WHERE payment_id = ANY ($1::text[])"
+        payments = [tuple(row) for row in await stores.payments.fetch(paid, ids)]
+        assert [p for p in payments if p[0] != "VOIDED"] == [("CAPTURED", 10 * 10**9)]
+        held = "SELECT sum(amount) FROM entries WHERE payment_id = ANY ($1::text[]) AND account = 'HOLDS'"
+        assert not await stores.payments.fetchval(held, ids)
+
+
+async def test_a_watch_goes_on_where_it_was_when_the_service_was_killed(shop: Shop) -> None:
+    (sku,) = await shop.product()
+    await shop.stack.stop_service("payment_svc")
+    seen: list[int] = []
+    try:
+        placed = await shop.place(sku)
+
+        async def reserved() -> bool:
+            return bool(seen) and seen[-1] == 2
+
+        async def watch() -> None:
+            async for order in follow(shop.clients, placed.order_id, patience=60):
+                seen.append(order.version)
+
+        watching = asyncio.create_task(watch())
+        await until(reserved, "the units to be reserved")
+        await shop.stack.kill_service("order_svc")
+        await shop.stack.restart_service("order_svc")
+    finally:
+        await shop.stack.restart_service("payment_svc")
+    await asyncio.wait_for(watching, 60)
+    assert seen == list(range(seen[0], seen[-1] + 1))
+    assert (await shop.settled(placed)).version == seen[-1]
     await shop.invariants_hold()
 
 

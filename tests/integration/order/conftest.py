@@ -111,6 +111,7 @@ class CatalogDouble(catalog_service_pb2_grpc.CatalogServiceServicer):
                     product_name=p.name,
                     product_status=p.status,
                     variant=p.variants[0],
+                    tax_class=p.tax_class,
                 )
                 for p in found
             ]

@@ -17,21 +17,20 @@ from chassis.money import Money
 from ops.clients import Terminal
 from ops.dlq import show_letters
 from ops.lifecycle import show_shipments, show_stuck
-from ops.orders import _line, print_json, show_orders
+from ops.orders import order_line, print_json, show_orders
 
 
 @pytest.mark.parametrize(
     ("text", "sku", "quantity"), [("a", "a", 1), ("a=3", "a", 3), ("a=b=3", "a=b", 3), ("a=-1", "a", -1)]
 )
 def test_a_line_is_a_sku_and_a_quantity(text: str, sku: str, quantity: int) -> None:
-    line = _line(text)
-    assert (line.sku, line.quantity) == (sku, quantity)
+    assert order_line(text) == (sku, quantity)
 
 
 @pytest.mark.parametrize("quantity", ["", "few", "²", "1.5", "--1", "9999999999"])
 def test_what_is_no_quantity_is_named(quantity: str) -> None:
     with pytest.raises(ValueError, match="the quantity after = must be a whole number"):
-        _line(f"a={quantity}")
+        order_line(f"a={quantity}")
 
 
 def order(**changes: Any) -> Order:

@@ -12,11 +12,23 @@ from order_svc.adapters import event_codec
 from order_svc.adapters.event_codec import SCHEMA_VERSION, event_from_bytes, event_to_proto, upcast
 from order_svc.domain import order as o
 from order_svc.domain.fulfilment import Units
+from order_svc.domain.totals import Destination, Shipping, Totals
+from order_svc.wire import totals_to_proto
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+GBP_004 = Money.parse("GBP", "0.04")
 LINE = o.Line("MUG", 2, Money.parse("GBP", "2.555"), "p", "Mug", untracked=False)
 POSTAGE = o.Line("POST", 1, Money.parse("GBP", "4"), "q", "Postage", untracked=True)
-PLACED = o.OrderPlaced("alice", (LINE, POSTAGE), Money.parse("GBP", "9.11"), "tok", NOW + timedelta(minutes=30))
+TAXED = o.Line("NIB", 7, Money.parse("GBP", "0.005"), "r", "Nib", False, GBP_004, Money.parse("GBP", "0.01"), 200_000)
+PLACED = o.OrderPlaced(
+    "alice",
+    (LINE, POSTAGE, TAXED),
+    Money.parse("GBP", "14.10"),
+    "tok",
+    NOW + timedelta(minutes=30),
+    Shipping(Money.parse("GBP", "4.20"), Money.parse("GBP", "0.84")),
+    Destination("GB", "NIR"),
+)
 ORDER = o.Order.begun("00000000-0000-7000-8000-000000000001", PLACED, NOW)
 SHIPPED = ORDER.after(o.OrderShipped("s1", "r3", (Units(0, 1),), "Post", "T-1", "bob"), NOW)
 FAILURE = o.Failure(o.FailureReason.CAPTURE_FAILED, "expired")
@@ -58,6 +70,42 @@ def test_every_event_survives_its_storage(event: o.Event) -> None:
     assert message.order_version == 3  # type: ignore[attr-defined]
     assert message.DESCRIPTOR.name == kind.__name__
     assert event_from_bytes(kind.__name__, SCHEMA_VERSION, message.SerializeToString()) == event
+
+
+def test_an_order_stored_before_there_were_charges_has_none() -> None:
+    """As schema 1 had it: no totals, no tax, a line's total to the last nano."""
+    total = Money.parse("GBP", "9.11")
+    old = pb.OrderPlaced(
+        customer_id="alice",
+        lines=[
+            order_pb2.OrderLine(
+                sku="MUG",
+                quantity=2,
+                unit_price=LINE.unit_price.to_proto(),
+                line_total=Money.parse("GBP", "5.11").to_proto(),
+                product_name="Mug",
+                product_id="p",
+            ),
+            order_pb2.OrderLine(
+                sku="POST",
+                quantity=1,
+                unit_price=POSTAGE.unit_price.to_proto(),
+                line_total=POSTAGE.unit_price.to_proto(),
+                product_name="Postage",
+                product_id="q",
+                untracked=True,
+            ),
+        ],
+        total=total.to_proto(),
+        payment_token="tok",
+    )
+    event = event_from_bytes("OrderPlaced", 1, old.SerializeToString())
+    assert isinstance(event, o.OrderPlaced)
+    assert (event.lines, event.total, event.shipping, event.destination) == ((LINE, POSTAGE), total, None, None)
+    nothing = Money("GBP", 0)
+    for kind in ("OrderPlaced", "OrderConfirmed"):
+        shown = getattr(pb, kind).FromString(upcast(kind, 1, old.SerializeToString()))
+        assert shown.totals == totals_to_proto(Totals(total, nothing, nothing, nothing))
 
 
 @pytest.mark.parametrize(

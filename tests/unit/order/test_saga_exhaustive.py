@@ -19,9 +19,10 @@ from order_svc.domain.order import Line, Order, OrderPlaced, Status
 from order_svc.domain.saga import Decision, ask_again, decide, needs_operator, place
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-MUG = Line("MUG", 2, Money("GBP", 5), "mug", "Mug")
-LAMP = Line("LAMP", 1, Money("GBP", 3), "lamp", "Lamp")
-POST = Line("POST", 1, Money("GBP", 2), "post", "Postage", untracked=True)
+PENNY = 10**7
+MUG = Line("MUG", 2, Money("GBP", 5 * PENNY), "mug", "Mug")
+LAMP = Line("LAMP", 1, Money("GBP", 3 * PENNY), "lamp", "Lamp")
+POST = Line("POST", 1, Money("GBP", 2 * PENNY), "post", "Postage", untracked=True)
 
 ONE_MUG = (Units(0, 1),)
 CANCEL = m.CancelRequested("alice", request_id="c")

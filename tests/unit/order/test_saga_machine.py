@@ -26,7 +26,8 @@ from order_svc.domain.saga import Decision, ask_again, decide, needs_operator, p
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE = timedelta(minutes=30)
 SKUS = ("MUG", "LAMP")
-PRICES = {"MUG": 10, "LAMP": 0, "POST": 7}
+PENNY = 10**7
+PRICES = {"MUG": 10 * PENNY, "LAMP": 0, "POST": 7 * PENNY}
 
 
 @dataclass

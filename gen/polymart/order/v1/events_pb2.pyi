@@ -34,6 +34,8 @@ class OrderPlaced(_message.Message):
     PAYMENT_TOKEN_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     customer_id: _builtins.str
@@ -48,11 +50,19 @@ class OrderPlaced(_message.Message):
 
     @_builtins.property
     def total(self) -> _money_pb2.Money:
-        """Sum of all lines."""
+        """What is to be paid."""
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """Until when stock and payment may take."""
+
+    @_builtins.property
+    def totals(self) -> _order_pb2.OrderTotals:
+        """What total is made of."""
+
+    @_builtins.property
+    def destination(self) -> _order_pb2.Destination:
+        """Where it goes; unset if that wasn't said."""
 
     def __init__(
         self,
@@ -64,10 +74,12 @@ class OrderPlaced(_message.Message):
         payment_token: _builtins.str = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         order_version: _builtins.int = ...,
+        totals: _order_pb2.OrderTotals | None = ...,
+        destination: _order_pb2.Destination | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "destination", b"destination", "total", b"total", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "deadline", b"deadline", "lines", b"lines", "order_id", b"order_id", "order_version", b"order_version", "payment_token", b"payment_token", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "deadline", b"deadline", "destination", b"destination", "lines", b"lines", "order_id", b"order_id", "order_version", b"order_version", "payment_token", b"payment_token", "total", b"total", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,6 +122,7 @@ class OrderConfirmed(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     customer_id: _builtins.str
@@ -124,6 +137,10 @@ class OrderConfirmed(_message.Message):
     def total(self) -> _money_pb2.Money:
         """What will be collected."""
 
+    @_builtins.property
+    def totals(self) -> _order_pb2.OrderTotals:
+        """What total is made of."""
+
     def __init__(
         self,
         *,
@@ -132,10 +149,11 @@ class OrderConfirmed(_message.Message):
         lines: _abc.Iterable[_order_pb2.OrderLine] | None = ...,
         total: _money_pb2.Money | None = ...,
         order_version: _builtins.int = ...,
+        totals: _order_pb2.OrderTotals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "order_version", b"order_version", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "order_version", b"order_version", "total", b"total", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.type import money_pb2 as _money_pb2
 from polymart.order.v1 import order_pb2 as _order_pb2
 import builtins as _builtins
 import sys
@@ -31,15 +32,23 @@ class PlaceOrderRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     PAYMENT_TOKEN_FIELD_NUMBER: _builtins.int
+    ACCEPT_PRICE_CHANGES_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID made by the caller for this order, the same in every retry."""
     customer_id: _builtins.str
     """Who orders; empty for a guest."""
     payment_token: _builtins.str
     """How to pay: a token of the payment provider, at most 200 characters."""
+    accept_price_changes: _builtins.bool
+    """True to order at the prices of now, whatever was expected."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlaceOrderLine]:
         """1 to 1,000 lines; a SKU may stand on several. Their SKUs and product names are 512 KiB together at most."""
+
+    @_builtins.property
+    def destination(self) -> _order_pb2.Destination:
+        """Where it goes; unset means the shop's own place, where it has one."""
 
     def __init__(
         self,
@@ -48,10 +57,12 @@ class PlaceOrderRequest(_message.Message):
         customer_id: _builtins.str = ...,
         lines: _abc.Iterable[Global___PlaceOrderLine] | None = ...,
         payment_token: _builtins.str = ...,
+        accept_price_changes: _builtins.bool = ...,
+        destination: _order_pb2.Destination | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "lines", b"lines", "payment_token", b"payment_token", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_price_changes", b"accept_price_changes", "customer_id", b"customer_id", "destination", b"destination", "lines", b"lines", "payment_token", b"payment_token", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -65,19 +76,25 @@ class PlaceOrderLine(_message.Message):
 
     SKU_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
+    EXPECTED_UNIT_PRICE_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The SKU."""
     quantity: _builtins.int
     """Units, 1 to 1,000,000."""
+    @_builtins.property
+    def expected_unit_price(self) -> _money_pb2.Money:
+        """The price of one unit that the buyer saw; unset for any."""
+
     def __init__(
         self,
         *,
         sku: _builtins.str = ...,
         quantity: _builtins.int = ...,
+        expected_unit_price: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_unit_price", b"expected_unit_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["quantity", b"quantity", "sku", b"sku"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_unit_price", b"expected_unit_price", "quantity", b"quantity", "sku", b"sku"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

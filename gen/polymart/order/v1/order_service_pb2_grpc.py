@@ -94,7 +94,8 @@ class OrderServiceServicer:
 
     def PlaceOrder(self, request, context):
         """Accepts an order and answers at once with PENDING; WatchOrder tells what follows. Idempotent by request_id within
-        one customer: the same request gets the same order, another one ALREADY_EXISTS.
+        one customer: the same request gets the same order, another one ALREADY_EXISTS. FAILED_PRECONDITION with the new
+        prices, where they aren't the expected ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,8 @@ class OrderServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OrderServiceAsyncStub: ...
     PlaceOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.PlaceOrderRequest, _order_pb2.Order]
     """Accepts an order and answers at once with PENDING; WatchOrder tells what follows. Idempotent by request_id within
-    one customer: the same request gets the same order, another one ALREADY_EXISTS.
+    one customer: the same request gets the same order, another one ALREADY_EXISTS. FAILED_PRECONDITION with the new
+    prices, where they aren't the expected ones.
     """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderRequest, _order_pb2.Order]
     """Reads one order. NOT_FOUND if there is none."""
@@ -72,7 +73,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.PlaceOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Accepts an order and answers at once with PENDING; WatchOrder tells what follows. Idempotent by request_id within
-    one customer: the same request gets the same order, another one ALREADY_EXISTS.
+    one customer: the same request gets the same order, another one ALREADY_EXISTS. FAILED_PRECONDITION with the new
+    prices, where they aren't the expected ones.
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Reads one order. NOT_FOUND if there is none."""
@@ -111,7 +113,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
         """Accepts an order and answers at once with PENDING; WatchOrder tells what follows. Idempotent by request_id within
-        one customer: the same request gets the same order, another one ALREADY_EXISTS.
+        one customer: the same request gets the same order, another one ALREADY_EXISTS. FAILED_PRECONDITION with the new
+        prices, where they aren't the expected ones.
         """
 
     @_abc_1.abstractmethod
