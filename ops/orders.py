@@ -180,12 +180,13 @@ def show_order(out: Console, order: Order, most: int = 8) -> None:
 
 
 def show_history(out: Console, history: order_service_pb2.GetOrderHistoryResponse) -> None:
-    table = Table("v", "time", "event", "who", "why", "what it says")
+    table = Table("v", "time", "event", "who: why: what it says")
     for entry in history.entries:
         cause = entry.cause.rpartition(".")[2]
         when = entry.time.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
         name = entry.event.TypeName().rpartition(".")[2]
-        table.add_row(str(entry.version), when, name, escape(entry.actor), cause, escape(_facts(entry.event)))
+        told = ": ".join(part for part in (entry.actor, cause, _facts(entry.event)) if part)
+        table.add_row(str(entry.version), when, name, escape(told))
     out.print(table)
 
 
