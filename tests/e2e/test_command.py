@@ -140,9 +140,9 @@ async def test_a_dead_letter_is_listed_shown_replayed_and_dropped(shop: Shop) ->
     nats = Nats(shop.stack.info().nats_url, "command test")
     await nats.open()
     try:
-        # A message of one type on the subject of another: notification_svc, which takes it, has no handler for it.
+        # A message of one type on the subject of another: notification_svc alone takes it, and has no handler for it.
         lost = Envelope.new(OrderSettled(order_id=str(uuid4())), aggregate_id="lost", source="test")
-        await nats.js.publish("evt.order.order.OrderConfirmed.lost", lost.data, headers=lost.headers())
+        await nats.js.publish("evt.order.order.OrderRejected.lost", lost.data, headers=lost.headers())
 
         async def dead() -> object:
             return (await polymart(shop, "dlq", "list", "--json")).json()
