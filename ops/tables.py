@@ -37,7 +37,7 @@ import re
 import sqlite3
 import tomllib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from itertools import groupby, islice
@@ -131,12 +131,13 @@ def _of_text(encoding: str) -> bool:
 
 def table_rows(file: IO[bytes], mapping: TableMapping) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """The products of a file, each with the number of its first line, as objects of ops.rows or with what is wrong.
-    The rest of a file that can't be read any further is one line. It is read twice.
+    The rest of a file that can't be read any further is one line. It is read twice where products
+    have several lines.
 
     Raises ValueError where the columns of the mapping aren't in the file, each once.
     """
     csv.field_size_limit(_MAX_TEXT)
-    unsound = _Unsound(_lines(file, mapping))
+    unsound = _Unsound(_lines(file, mapping) if "product_id" in mapping.columns else ())
     file.seek(0)
     for product_id, group in groupby(_lines(file, mapping), key=lambda line: line.product_id or line.number):
         lines, more = _up_to(_MAX_LINES, group)
@@ -180,7 +181,7 @@ class _Line:
 class _Unsound:
     """The products whose lines aren't one whole: in a temporary file, so that memory doesn't grow with the table."""
 
-    def __init__(self, lines: Iterator[_Line]) -> None:
+    def __init__(self, lines: Iterable[_Line]) -> None:
         self._known = sqlite3.connect("")
         self._known.execute("CREATE TABLE seen (product_id TEXT PRIMARY KEY) WITHOUT ROWID")
         self._known.execute("CREATE TABLE unsound (product_id TEXT, fault TEXT, UNIQUE (product_id, fault))")
