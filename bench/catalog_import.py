@@ -7,14 +7,12 @@ PyMongo into the same engine, a thousand at a time.
 """
 
 import asyncio
-import gzip
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +41,9 @@ class Import:
 
 
 @asynccontextmanager
-async def new_stack() -> AsyncIterator[tuple[Stack, Clients]]:
+async def new_stack(services: Sequence[str] = SERVICES) -> AsyncIterator[tuple[Stack, Clients]]:
     with tempfile.TemporaryDirectory(prefix="polymart-bench-") as folder:
-        async with Stack(Path(folder), services=SERVICES) as stack:
+        async with Stack(Path(folder), services=services) as stack:
             clients = Clients(stack.address)
             try:
                 yield stack, clients
@@ -110,17 +108,6 @@ async def inserted_barely(url: str) -> tuple[int, float]:
         return len(documents), time.monotonic() - begun
     finally:
         await client.close()
-
-
-def first_rows(file: Path, rows: int, into: Path) -> Path:
-    """A file with the first rows of another."""
-    with gzip.open(file, "rb") as source, gzip.open(into, "wb") as target:
-        target.writelines(_lines(source, rows))
-    return into
-
-
-def _lines(source: Any, rows: int) -> Iterator[bytes]:
-    return islice(source, rows)
 
 
 async def main(file: Path) -> None:

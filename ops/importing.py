@@ -1,22 +1,21 @@
 """Products from a file into the catalog, through one ImportProducts stream. No process grows with the file."""
 
 import asyncio
+import codecs
 import gzip
 import json
-import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, TypeVar, cast
 
 from polymart.catalog.v1 import catalog_service_pb2 as catalog
 
-from ops.rows import BadRow, request_of
-from ops.tables import TableMapping, table_rows
+from ops.rows import BadRow, request_of, shown
+from ops.tables import DAMAGED, TableMapping, table_rows
 
 if TYPE_CHECKING:
     from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
@@ -73,21 +72,15 @@ def read_products(
     number = 0
     with cast(IO[bytes], opener(path, "rb")) as file:
         try:
-            for number, row in _table(file, mapping) if mapping else _objects(file):
+            for number, row in table_rows(file, mapping) if mapping else _objects(file):
                 try:
                     if isinstance(row, BadRow):
                         raise row
                     yield request_of(number, row)
                 except BadRow as bad:
                     report.reject(number, str(bad))
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except DAMAGED as error:
             report.reject(number + 1, f"the file can't be read from here on: {error}")
-
-
-def _table(file: IO[bytes], mapping: TableMapping) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    # What isn't of the encoding is kept as surrogates, which make their own row a bad one and no other.
-    text = TextIOWrapper(file, mapping.encoding, errors="surrogateescape", newline="")
-    return table_rows(text, mapping)
 
 
 def _objects(file: IO[bytes]) -> Iterator[tuple[int, object]]:
@@ -98,13 +91,15 @@ def _objects(file: IO[bytes]) -> Iterator[tuple[int, object]]:
             while (rest := file.readline(_MAX_LINE)) and not rest.endswith(b"\n"):
                 pass
             yield number, BadRow([f"the line has over {_MAX_LINE:,} bytes"])
-        elif line.strip():
-            yield number, _object(line)
+        elif (text := line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip():
+            yield number, _object(text)
 
 
 def _object(line: bytes) -> object:
     try:
-        return json.loads(line.decode(), parse_float=Decimal, parse_constant=_no_number)
+        return json.loads(
+            line.decode(), parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=_each_name_once
+        )
     except UnicodeDecodeError as error:
         return BadRow([f"is not valid UTF-8: byte {error.start + 1} is {line[error.start]:#04x}"])
     except RecursionError:
@@ -125,6 +120,14 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while part := list(islice(rest, size)):
         yield part
+
+
+def _each_name_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise BadRow([f"{shown(name)}: is given {count} times" for name, count in counts.items() if count > 1])
+    return found
 
 
 async def import_products(

@@ -8,14 +8,15 @@
      "attributes": {"height": 9.5, "dishwasher_safe": true, "material": "stoneware"}, "mpn": "…", "released": "…",
      "ean": ["…"], "list_price": "12.00", "variant_name": "…", "untracked": false, "options": {"colour": "blue"}}
 
-Without a product_id the SKU is the id. A product of several variants has them in "variants", each with the fields from
-"sku", "price" and "currency" to "options", "name" for "variant_name", and "media". A null is nothing. An EAN that lost
-its leading zeros gets them back.
+"mpn" and "released" are attributes, and may stand among these instead. Without a product_id the SKU is the id. A
+product of several variants has them in "variants", each with the fields from "sku", "price" and "currency" to
+"options", "name" for "variant_name", and "media". A null is nothing; a name that an object has twice is refused. An EAN
+that lost its leading zeros gets them back.
 """
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from math import inf, isfinite
+from math import inf, isfinite, isnan
 from typing import Any
 
 from google.type.money_pb2 import Money as MoneyMessage
@@ -40,6 +41,8 @@ _FIELDS = {
     "tags", "image_url", "media", "attributes", "mpn", "mpn_or_short_name", "released", "variant_name", "variants",
     "tax_class",
 }  # fmt: skip
+# Fields that are attributes, and how these are called.
+_ALSO_ATTRIBUTES = {"mpn": "mpn", "mpn_or_short_name": "mpn", "released": "released"}
 
 
 class BadRow(ValueError):
@@ -53,7 +56,7 @@ def request_of(number: int, row: object) -> ImportProductsRequest:
     """The row under its number. Raises BadRow."""
     if not isinstance(row, Mapping):
         raise BadRow(["a row must be a JSON object"])
-    faults: list[str] = [f"{_shown(name)}: is not a known field" for name in row.keys() - _FIELDS]
+    faults: list[str] = [f"{shown(name)}: is not a known field" for name in row.keys() - _FIELDS]
     fields = _Fields(row, faults)
     several = row.get("variants") is not None
     request = ImportProductsRequest(
@@ -74,8 +77,9 @@ def request_of(number: int, row: object) -> ImportProductsRequest:
         category_path=fields.texts("category_path"),
     )
     attributes = {**fields.mapping("attributes")}
-    known = {"mpn": row.get("mpn") or row.get("mpn_or_short_name"), "released": row.get("released")}
-    attributes.update({name: value for name, value in known.items() if value is not None and value != ""})
+    for field, name in _ALSO_ATTRIBUTES.items():
+        if (value := row.get(field)) is not None and value != "" and attributes.setdefault(name, value) != value:
+            fields.fault(field, f"{name} is given twice, and not the same")
     for name, value in attributes.items():
         fields.set_attribute(request.product, name, value)
     if not faults and (size := request.ByteSize()) > MAX_BYTES:
@@ -149,7 +153,7 @@ class _Fields:
         ]
 
     def options(self) -> dict[str, str]:
-        named = [(f'options["{_shown(name)}"]', name, value) for name, value in self.mapping("options").items()]
+        named = [(f'options["{shown(name)}"]', name, value) for name, value in self.mapping("options").items()]
         return {self._text(name, path): self._text(value, path) for path, name, value in named}
 
     def status(self) -> "ProductStatus.ValueType":
@@ -191,14 +195,14 @@ class _Fields:
                 continue
             path = f"{self._path}variants[{position}]."
             self._faults += [
-                f"{path}{_shown(n)}: is not a known field" for n in item.keys() - {*_OFFER, "name", "media"}
+                f"{path}{shown(n)}: is not a known field" for n in item.keys() - {*_OFFER, "name", "media"}
             ]
             row = {"currency": self._row.get("currency"), **item}
             found.append(_variant(_Fields(row, self._faults, path), "name", pictures=("media",)))
         return found
 
     def set_attribute(self, product: Product, name: str, value: object) -> None:
-        path = f'attributes["{_shown(name)}"]'
+        path = f'attributes["{shown(name)}"]'
         match value:
             case bool():
                 product.attributes[self._text(name, path)].flag = value
@@ -210,7 +214,7 @@ class _Fields:
                 if isfinite(number):
                     product.attributes[self._text(name, path)].number = number
                 else:
-                    self.fault(path, "is too large a number")
+                    self.fault(path, "is not a number" if isnan(number) else "is too large a number")
             case str():
                 product.attributes[self._text(name, path)].CopyFrom(AttributeValue(text=self._text(value, path)))
             case _:
@@ -254,7 +258,8 @@ def gtin(code: str | int) -> str:
     return text.rjust(length, "0") if text.isdecimal() else text
 
 
-def _shown(name: object) -> str:
+def shown(name: object) -> str:
+    """A name as a message may hold it, whatever it is."""
     text = str(name).encode(errors="replace").decode()
     return text if len(text) <= 60 else f"{text[:40]}…"
 

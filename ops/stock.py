@@ -3,13 +3,14 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from polymart.inventory.v1 import inventory_service_pb2 as pb
+from polymart.inventory.v1.location_pb2 import Location
 from polymart.inventory.v1.movement_pb2 import Movement, MovementKind
 from polymart.inventory.v1.reservation_pb2 import Reservation
 from polymart.inventory.v1.stock_pb2 import Availability, StockLevel
@@ -21,11 +22,15 @@ from chassis.ids import uuid7
 from ops.clients import Clients, asynchronous, clients, console, print_data, problems
 from ops.orders import TIMEOUT, JsonOption
 
+if TYPE_CHECKING:
+    from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceAsyncStub
+
 app = typer.Typer(
     no_args_is_help=True, help="Explain stock (what there is, what is held for whom, what moved), and change it."
 )
 
 _PAGE = 500
+_OLDEST = timedelta(days=36_500)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 Changed = Annotated[str, typer.Argument(help="The SKU whose stock changes.")]
@@ -105,16 +110,18 @@ async def reservations(
     request = pb.ListReservationsRequest(sku=sku)
     request.created_before.FromDatetime(datetime.now(UTC) - age(older_than))
     async with clients() as c:
-        found = await open_reservations(c, request, limit)
+        found = await open_reservations(c, request, limit + 1)
     if json:
-        print_data([_data(reservation) for reservation in found])
+        print_data([_data(reservation) for reservation in found[:limit]])
         return
     table = Table(Column("order", no_wrap=True), "since", "units", "SKUs", "locations")
-    for one in found:
+    for one in found[:limit]:
         units = sum(a.quantity for a in one.allocations)
         skus = _some(sorted({a.sku for a in one.allocations}))
         locations = _some(sorted({a.location_id for a in one.allocations}))
         table.add_row(escape(one.order_id), _time(one.create_time), str(units), skus, locations)
+    if len(found) > limit:
+        table.add_row("…", "", "", "", "")
     console.print(table if found else "no open reservations")
 
 
@@ -123,14 +130,25 @@ async def reservations(
 async def locations(json: JsonOption = False) -> None:
     """List the locations in the order in which orders are served from them."""
     async with clients() as c:
-        answer = await c.inventory.ListLocations(pb.ListLocationsRequest(page_size=_PAGE), timeout=TIMEOUT)
+        found = await all_locations(c.inventory)
     if json:
-        print_data([_data(location) for location in answer.locations])
+        print_data([_data(location) for location in found])
         return
     table = Table("location", "name", "priority")
-    for location in answer.locations:
+    for location in found:
         table.add_row(escape(location.location_id), escape(location.display_name), str(location.priority))
     console.print(table)
+
+
+async def all_locations(inventory: "InventoryServiceAsyncStub") -> list[Location]:
+    request = pb.ListLocationsRequest(page_size=_PAGE)
+    found: list[Location] = []
+    while True:
+        page = await inventory.ListLocations(request, timeout=TIMEOUT)
+        found += page.locations
+        if not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
 
 
 async def open_reservations(c: Clients, request: pb.ListReservationsRequest, limit: int) -> list[Reservation]:
@@ -155,10 +173,13 @@ def _request_id(given: str) -> str:
 
 
 def age(text: str) -> timedelta:
-    """Raises ValueError for what isn't a number and a unit."""
-    if not (match := re.fullmatch(r"(\d{1,6})([smhd])", text)):
+    """Raises ValueError for what isn't a number and a unit, or is too old."""
+    if not (match := re.fullmatch(r"([0-9]{1,6})([smhd])", text)):
         raise ValueError(f"{text}: write an age as 90s, 30m, 2h or 1d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    found = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if found > _OLDEST:
+        raise ValueError(f"{text}: nothing is older than {_OLDEST.days}d")
+    return found
 
 
 def show_level(out: Console, level: StockLevel) -> None:

@@ -25,15 +25,21 @@
     [options]                           # name = heading
     colour = "Colour"
 
-An empty cell is nothing.
+An empty cell is nothing. What isn't a variant's own, such as a name or an attribute, may be said by any of a product's
+lines, or by several the same; where they differ, the product is rejected. So is one whose lines don't follow one
+another, or stand beside a line that can't be read: it may be one of them, and a part must not replace the whole.
 """
 
 import codecs
 import csv
+import gzip
+import re
 import sqlite3
 import tomllib
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any
@@ -48,9 +54,15 @@ _SINGLE = (
 )  # fmt: skip
 _KINDS = ("text", "number", "boolean")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_MAX_CELL = 16 * 1024 * 1024
+# Python's own numbers may be nan or have underscores.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+# Of a cell, and of a line.
+_MAX_TEXT = 16 * 1024 * 1024
 # More variants than the catalog takes of one product: what has more lines isn't held together.
 _MAX_LINES = 1_000
+
+# What a damaged archive raises, or a file that isn't one.
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,31 +129,32 @@ def _of_text(encoding: str) -> bool:
     return True
 
 
-def table_rows(file: IO[str], mapping: TableMapping) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+def table_rows(file: IO[bytes], mapping: TableMapping) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """The products of a file, each with the number of its first line, as objects of ops.rows or with what is wrong.
+    The rest of a file that can't be read any further is one line. It is read twice where products
+    have several lines.
 
-    Raises ValueError where a column of the mapping isn't in the file.
+    Raises ValueError where the columns of the mapping aren't in the file, each once.
     """
-    csv.field_size_limit(_MAX_CELL)
-    reader = csv.DictReader(file, delimiter=mapping.delimiter, strict=True)
-    if missing := mapping.headings - set(reader.fieldnames or ()):
-        raise ValueError(f"the file has no column {', '.join(sorted(missing))}")
-    seen = _Seen()
-    for product_id, group in groupby(_lines(reader, mapping), key=lambda line: line.product_id or line.number):
+    csv.field_size_limit(_MAX_TEXT)
+    unsound = _Unsound(_lines(file, mapping) if "product_id" in mapping.columns else ())
+    file.seek(0)
+    for product_id, group in groupby(_lines(file, mapping), key=lambda line: line.product_id or line.number):
         lines, more = _up_to(_MAX_LINES, group)
-        number = lines[0].number
-        faults = [f"line {line.number}: {line.row}" for line in lines if isinstance(line.row, BadRow)]
-        rows = [line.row for line in lines if not isinstance(line.row, BadRow)]
-        if isinstance(product_id, str) and not seen.first(product_id):
-            # As a product of its own it would replace the one that the lines before made.
-            yield number, BadRow([f"product {product_id} stands further up; its lines must follow one another"])
-            continue
+        faults = unsound.faults(product_id) if isinstance(product_id, str) else []
         if more:
-            yield number, BadRow([f"product {product_id} has {len(lines) + more:,} lines, over {_MAX_LINES:,}"])
-        elif faults:
-            yield number, BadRow(faults)
-        else:
-            yield number, rows[0] if len(rows) == 1 else _together(rows)
+            faults.append(f"product {product_id} has {len(lines) + more:,} lines, over {_MAX_LINES:,}")
+            yield lines[0].number, BadRow(faults)
+            continue
+        rows = []
+        for line in lines:
+            try:
+                rows.append(line.row(mapping))
+            except BadRow as bad:
+                faults.append(f"line {line.number}: {bad}" if len(lines) > 1 else str(bad))
+        if not faults and len(rows) > 1:
+            faults += _differences(lines, rows)
+        yield lines[0].number, BadRow(faults) if faults else rows[0] if len(rows) == 1 else _together(rows)
 
 
 def _up_to(most: int, lines: Iterator["_Line"]) -> tuple[list["_Line"], int]:
@@ -149,60 +162,161 @@ def _up_to(most: int, lines: Iterator["_Line"]) -> tuple[list["_Line"], int]:
     return list(islice(lines, most)), sum(1 for _ in lines)
 
 
-class _Seen:
-    """Which products a file had so far: in a temporary file, so that memory doesn't grow with it."""
-
-    def __init__(self) -> None:
-        self._known = sqlite3.connect("")
-        self._known.execute("CREATE TABLE seen (product_id BLOB PRIMARY KEY) WITHOUT ROWID")
-
-    def first(self, product_id: str) -> bool:
-        """Whether it is seen for the first time, that is now."""
-        key = product_id.encode(errors="surrogatepass")
-        return self._known.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount == 1
-
-
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line's number, the product that it says it is of, if any, and what it holds or what is wrong with it."""
+    """A line of the table under the number of its first line in the file. `product_id` is "" where it is a product by
+    itself, None where its product can't be told; `fault` is why it can't be read, if it can't."""
 
     number: int
-    product_id: str
-    row: dict[str, Any] | BadRow
+    product_id: str | None
+    cells: Mapping[str, str]
+    fault: str = ""
+
+    def row(self, mapping: TableMapping) -> dict[str, Any]:
+        if self.fault:
+            raise BadRow([self.fault])
+        return _row(self.cells, mapping)
 
 
-def _lines(reader: "csv.DictReader[str]", mapping: TableMapping) -> Iterator[_Line]:
-    last = reader.line_num
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield _Line(last + 1, "", BadRow([str(error)]))
-            last = reader.line_num
-            continue
-        number, last = last + 1, reader.line_num
+class _Unsound:
+    """The products whose lines aren't one whole: in a temporary file, so that memory doesn't grow with the table."""
+
+    def __init__(self, lines: Iterable[_Line]) -> None:
+        self._known = sqlite3.connect("")
+        self._known.execute("CREATE TABLE seen (product_id TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._known.execute("CREATE TABLE unsound (product_id TEXT, fault TEXT, UNIQUE (product_id, fault))")
+        before = _Line(0, "", {})
+        for line in lines:
+            if line.product_id is None:
+                self._doubt(before.product_id, line)
+            elif line.product_id and line.product_id != before.product_id:
+                if not self._known.execute("INSERT OR IGNORE INTO seen VALUES (?)", (line.product_id,)).rowcount:
+                    self._add(line.product_id, "has lines that don't follow one another")
+                if before.product_id is None:
+                    self._doubt(line.product_id, before)
+            before = line
+
+    def faults(self, product_id: str) -> list[str]:
+        found = self._known.execute("SELECT fault FROM unsound WHERE product_id = ? ORDER BY rowid", (product_id,))
+        return [f"product {product_id} {fault}" for (fault,) in found]
+
+    def _doubt(self, product_id: str | None, line: _Line) -> None:
+        if product_id:
+            self._add(product_id, f"may have line {line.number} too, which can't be read")
+
+    def _add(self, product_id: str, fault: str) -> None:
+        self._known.execute("INSERT OR IGNORE INTO unsound VALUES (?, ?)", (product_id, fault))
+
+
+class _Counted:
+    """A file's lines, and how many there were. Raises csv.Error for one that is too long, and goes on after it."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self.count = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if not (line := self._file.readline(_MAX_TEXT)):
+            raise StopIteration
+        self.count += 1
+        if len(line) == _MAX_TEXT and not line.endswith(("\r", "\n")):
+            while (rest := self._file.readline(_MAX_TEXT)) and not rest.endswith(("\r", "\n")):
+                pass
+            raise csv.Error(f"the line has over {_MAX_TEXT:,} characters")
+        return line
+
+
+def _lines(file: IO[bytes], mapping: TableMapping) -> Iterator[_Line]:
+    # What isn't of the encoding is kept as surrogates, which make their own line a bad one and no other.
+    text = TextIOWrapper(file, mapping.encoding, errors="surrogateescape", newline="")
+    lines = _Counted(text)
+    reader = csv.reader(lines, delimiter=mapping.delimiter, strict=True)
+    try:
+        headings = _headings(reader, mapping)
         column = mapping.columns.get("product_id")
-        product_id = _cell(cells, column) if column else ""
-        try:
-            yield _Line(number, product_id, _row(cells, mapping))
-        except BadRow as bad:
-            yield _Line(number, product_id, bad)
+        unknown = None if column else ""
+        while True:
+            number = lines.count + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield _Line(number, unknown, {}, str(error))
+                continue
+            # An encoding that ASCII isn't a part of has no room for surrogates.
+            except (*DAMAGED, UnicodeDecodeError) as error:
+                yield _Line(number, unknown, {}, f"the file can't be read from here on: {error}")
+                return
+            if not cells:
+                continue
+            named = dict(zip(headings, cells, strict=False))
+            product_id = _cell(named, column) if column else ""
+            if len(cells) != len(headings):
+                # Whatever is where the product should be may be another cell.
+                yield _Line(number, unknown, {}, f"has {len(cells)} cells, and there are {len(headings)} columns")
+            elif not _encodes(product_id):
+                yield _Line(number, unknown, {}, f"product_id ({column}): is not of the encoding {mapping.encoding}")
+            else:
+                yield _Line(number, product_id, named)
+    finally:
+        text.detach()
 
 
-def _together(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """One product of what its variants' lines say; what isn't a variant's comes from the first."""
-    names = {"sku": "sku", "price": "price", "currency": "currency", "list_price": "list_price", "ean": "ean",
-             "untracked": "untracked", "options": "options", "variant_name": "name"}  # fmt: skip
-    variants = [{name: row[key] for key, name in names.items() if key in row} for row in rows]
-    return {**{key: value for key, value in rows[0].items() if key not in names}, "variants": variants}
+def _headings(reader: Iterator[list[str]], mapping: TableMapping) -> list[str]:
+    try:
+        headings = next((cells for cells in reader if cells), [])
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"the file's headings can't be read: {error}") from error
+    if missing := mapping.headings - {*headings}:
+        raise ValueError(f"the file has no column {', '.join(sorted(missing))}")
+    if several := {heading for heading in mapping.headings if headings.count(heading) > 1}:
+        raise ValueError(f"the file has more than one column {', '.join(sorted(several))}")
+    return headings
 
 
-def _row(cells: Mapping[str | None, Any], mapping: TableMapping) -> dict[str, Any]:
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# A variant's own fields, by what a line calls them.
+_OWN = {"sku": "sku", "price": "price", "currency": "currency", "list_price": "list_price", "ean": "ean",
+        "untracked": "untracked", "options": "options", "variant_name": "name"}  # fmt: skip
+
+
+def _together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One product of what its variants' lines say."""
+    shared: dict[str, Any] = {}
+    for row in rows:
+        shared |= {key: value for key, value in row.items() if key not in _OWN}
+    if attributes := {name: value for row in rows for name, value in row.get("attributes", {}).items()}:
+        shared["attributes"] = attributes
+    return shared | {"variants": [{name: row[key] for key, name in _OWN.items() if key in row} for row in rows]}
+
+
+def _differences(lines: Sequence[_Line], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where a line says of the product what one before it doesn't."""
+    said: dict[str, tuple[int, Any]] = {}
+    faults = []
+    for line, row in zip(lines, rows, strict=True):
+        named = {key: value for key, value in row.items() if key not in _OWN and key != "attributes"}
+        named |= {f'attributes["{name}"]': value for name, value in row.get("attributes", {}).items()}
+        for name, value in named.items():
+            number, other = said.setdefault(name, (line.number, value))
+            if other != value:
+                faults.append(f"line {line.number}: {name}: differs from line {number}")
+    return faults
+
+
+def _row(cells: Mapping[str, str], mapping: TableMapping) -> dict[str, Any]:
     faults: list[str] = []
-    if None in cells:
-        faults.append("has more cells than there are columns")
     row: dict[str, Any] = dict(mapping.constants)
     for name, column in mapping.columns.items():
         if cell := _cell(cells, column):
@@ -227,8 +341,8 @@ def _row(cells: Mapping[str | None, Any], mapping: TableMapping) -> dict[str, An
     return row | ({"attributes": attributes} if attributes else {}) | ({"options": options} if options else {})
 
 
-def _cell(cells: Mapping[str | None, Any], column: str) -> str:
-    return (cells.get(column) or "").strip()
+def _cell(cells: Mapping[str, str], column: str) -> str:
+    return cells.get(column, "").strip()
 
 
 def _value(cell: str, kind: str, name: str, mapping: TableMapping, faults: list[str]) -> str | float | bool:
@@ -236,9 +350,11 @@ def _value(cell: str, kind: str, name: str, mapping: TableMapping, faults: list[
         return _boolean(cell, name, faults)
     if kind == "number":
         try:
-            return float(_number(cell, mapping))
-        except ValueError:
+            if _NUMBER.fullmatch(number := _number(cell, mapping)):
+                return float(number)
             faults.append(f"{name}: {cell[:40]!r} is not a number")
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
     return cell
 
 

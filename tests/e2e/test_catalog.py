@@ -1,14 +1,10 @@
 """The catalog's changes as the rest of the shop sees them: imports, categories that move, products that aren't sold."""
 
-import gzip
 import json
 import secrets
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import grpc
-import psutil
 import pytest
 from polymart.catalog.v1.catalog_service_pb2 import (
     GetProductRequest,
@@ -20,14 +16,10 @@ from polymart.catalog.v1.taxonomy_service_pb2 import GetCategoryRequest, UpdateC
 from polymart.search.v1.search_service_pb2 import SearchFilter, SearchProductsRequest
 
 from ops.audit.stores import open_stores
-from ops.importing import ImportReport, import_products, read_products
-from ops.verify import quiet, verify
+from ops.verify import verify
 from search_svc.adapters.mappings import PRODUCTS
 from tests.e2e.command import polymart
 from tests.e2e.shop import TIMEOUT, Shop, until
-
-DATA = Path(__file__).resolve().parents[2] / "data" / "products.jsonl.gz"
-_FAR_BELOW_THE_FILE = 60 * 2**20
 
 
 def written(folder: Path, name: str, category: list[str]) -> Path:
@@ -140,41 +132,3 @@ async def test_an_altered_path_is_found_by_the_auditor(shop: Shop, tmp_path: Pat
         findings = (await verify(shop.stack.info())).findings
         await client.index(index=PRODUCTS, id=f"{name}-3", document=original)
     assert any(f"{name}-3" in finding.text and "category" in finding.text for finding in findings)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-async def test_no_process_grows_with_the_file(shop: Shop, tmp_path: Path) -> None:
-    """Twenty thousand rows, four times the sample: what the first five thousand took is nearly all that it takes."""
-    path = tmp_path / "many.jsonl.gz"
-
-    def copies() -> Iterator[bytes]:
-        with gzip.open(DATA) as file:
-            lines = file.readlines()
-        for copy in range(4):
-            for line in lines:
-                row = json.loads(line)
-                yield json.dumps({**row, "sku": f"{row['sku']}/{copy}"}).encode() + b"\n"
-
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.writelines(copies())
-
-    async def imported(rows: int) -> int:
-        report = ImportReport()
-        await import_products(shop.clients.catalog, islice(read_products(path, report), rows), report)
-        assert report.rejections == []
-        return report.written
-
-    async def memory() -> dict[str, int]:
-        sizes = {name: size for name, size in shop.stack.memory().items() if name.endswith("_svc")}
-        return {**sizes, "client": psutil.Process().memory_info().rss}
-
-    assert await imported(5_000) == 5_000
-    first = await memory()
-    assert await imported(20_000) == 15_000
-    second = await memory()
-    grown = {name: second[name] - first[name] for name in first if second[name] - first[name] > _FAR_BELOW_THE_FILE}
-    assert grown == {}
-    assert await imported(20_000) == 0
-    # The projections of the stack that other tests share take longer than the import.
-    await quiet(shop.stack.info(), 400)

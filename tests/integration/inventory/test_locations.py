@@ -33,6 +33,7 @@ from polymart.inventory.v1.reservation_pb2 import Allocation
 from polymart.inventory.v1.stock_pb2 import AVAILABILITY_IN_STOCK, AVAILABILITY_OUT
 
 from chassis.rpc.paging import PageToken, fingerprint
+from ops.stock import all_locations
 from tests.integration.inventory.support import FAULTS, Stage, count, reason_of, reserve, units, violations_of
 
 
@@ -63,6 +64,15 @@ async def test_locations_are_listed_by_priority_page_by_page(stock: InventorySer
             break
         request.page_token = page.next_page_token
     assert found == ["attic", "main", "annex", "north"]
+
+
+async def test_the_command_lists_all_locations(stock: InventoryServiceStub, db: asyncpg.Connection) -> None:
+    names = [f"shop-{n:04}" for n in range(1_001)]
+    await db.execute(
+        "INSERT INTO locations (location_id, display_name, priority) SELECT name, name, 9 FROM unnest($1::text[]) name",
+        names,
+    )
+    assert [location.location_id for location in await all_locations(stock)] == ["main", *names]
 
 
 async def test_a_location_is_created_once_and_changed_by_mask_and_etag(stock: InventoryServiceStub) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ops.importing import ImportReport, read_products
-from ops.rows import gtin
+from ops.rows import BadRow, gtin, request_of
 
 GOOD = {"sku": "1", "name": "Cable", "brand": "C2G", "category_path": [], "price": "13.95", "currency": "USD",
         "ean": ["0757120404200"], "released": "2008-08-12",
@@ -90,9 +90,15 @@ def test_a_damaged_archive_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
         (json.dumps({**GOOD, "price": True}), "price: must be a decimal number, not true or false"),
         (json.dumps({**GOOD, "attributes": "none"}), "attributes: must be an object, not text"),
         (json.dumps({**GOOD, "price": "1e999999999999"}), "price: '1e999999999999' is not an amount of up to nine"),
+        ('{"sku": "1", "sku": "2", "price": 1, "name": "a", "name": "b"}', "sku: is given 2 times; name: is given 2"),
+        ('{"sku": "1", "attributes": {"a": 1, "a": 1, "a": 2}}', "a: is given 3 times"),
+        (json.dumps({**GOOD, "mpn": "x", "attributes": {"mpn": "y"}}), "mpn: mpn is given twice, and not the same"),
+        (json.dumps({**GOOD, "attributes": {"released": 2008}}), "released: released is given twice, and not the same"),
+        (json.dumps({**GOOD, "mpn": "x", "mpn_or_short_name": "y"}), "mpn_or_short_name: mpn is given twice, and not"),
     ],
-    ids=["deep", "nan", "exponent", "digits", "integer", "float", "long", "surrogate", "path", "flag", "null", "dear"],
-)
+    ids=["deep", "nan", "exponent", "digits", "integer", "float", "long", "surrogate", "path", "flag", "null", "dear",
+         "names", "attributes", "mpn", "released", "short name"],
+)  # fmt: skip
 def test_whatever_is_wrong_with_a_line_it_is_named_and_the_next_ones_go_in(
     tmp_path: Path, line: str, reason: str
 ) -> None:
@@ -107,3 +113,22 @@ def test_a_price_may_be_a_json_number_and_stays_exact(tmp_path: Path) -> None:
     report = ImportReport()
     (request,) = read_products(write(tmp_path, json.dumps({**GOOD, "price": 1.1})), report)
     assert request.product.variants[0].price.nanos == 100_000_000
+
+
+def test_what_is_an_attribute_may_be_said_as_one_or_as_a_field_or_both_the_same(tmp_path: Path) -> None:
+    forms = [{"mpn": "x"}, {"attributes": {"mpn": "x"}}, {"mpn": "x", "mpn_or_short_name": "x"},
+             {"mpn": "x", "attributes": {"mpn": "x"}}, {"mpn": "", "mpn_or_short_name": "x"}]  # fmt: skip
+    lines = [json.dumps({**GOOD, **form}) for form in forms]
+    found = [r.product.attributes["mpn"].text for r in read_products(write(tmp_path, *lines), ImportReport())]
+    assert found == ["x"] * len(forms)
+
+
+def test_a_number_that_is_none_is_not_called_too_large() -> None:
+    with pytest.raises(BadRow, match=r'^attributes\["a"\]: is not a number$'):
+        request_of(1, {**GOOD, "attributes": {"a": float("nan")}})
+
+
+def test_a_mark_in_front_of_the_first_line_is_no_part_of_it(tmp_path: Path) -> None:
+    report = ImportReport()
+    read = [r.row for r in read_products(write(tmp_path, "\ufeff" + json.dumps(GOOD), json.dumps(GOOD)), report)]
+    assert (read, report.rejections) == ([1, 2], [])

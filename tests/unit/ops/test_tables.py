@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import secrets
 from pathlib import Path
 
 import pytest
@@ -72,14 +73,34 @@ def test_lines_of_one_product_that_follow_one_another_are_its_variants(tmp_path:
     requests, report = read(
         tmp_path,
         "M-1;M;Becher;9,95;;;;;;Steingut;;;blau;", "M-2;M;;9,95;;;;;;;;;rot;", "N-1;;Kanne;19;;;;;;;;;;",
-        "M-3;M;Becher;1;;;;;;;;;;",
     )  # fmt: skip
     assert [(r.row, r.product.product_id, [v.sku for v in r.product.variants]) for r in requests] == [
         (2, "M", ["M-1", "M-2"]), (4, "N-1", ["N-1"]),
     ]  # fmt: skip
     assert [dict(v.options) for v in requests[0].product.variants] == [{"colour": "blau"}, {"colour": "rot"}]
+    assert report.rejections == []
+
+
+def test_no_part_of_a_product_goes_in_whose_lines_stand_apart(tmp_path: Path) -> None:
+    requests, report = read(
+        tmp_path, "M-1;M;Becher;1;;;;;;;;;;", "N-1;N;Kanne;19;;;;;;;;;;", "M-2;M;Becher;1;;;;;;;;;;"
+    )  # fmt: skip
+    assert [r.product.product_id for r in requests] == ["N"]
     assert [(r.row, r.reason) for r in report.rejections] == [
-        (5, "product M stands further up; its lines must follow one another")
+        (line, "product M has lines that don't follow one another") for line in (2, 4)
+    ]
+
+
+def test_what_lines_say_of_their_product_is_put_together_and_refused_where_it_differs(tmp_path: Path) -> None:
+    lines = ["M-1;M;Becher;1;;;;;;Steingut;;;;", "M-2;M;Becher;1;;;;;;;9;;;", "M-3;M;;1;;;;draft;;Steingut;;;;"]
+    (request,), _ = read(tmp_path, *lines)
+    product = request.product
+    assert (product.attributes["material"].text, product.attributes["height"].number) == ("Steingut", 9.0)
+    assert (product.status, len(product.variants)) == (PRODUCT_STATUS_DRAFT, 3)
+    requests, report = read(tmp_path, *lines, "M-4;M;Tasse;1;;;;;;Glas;9;;;")
+    assert requests == []
+    assert [(r.row, r.reason) for r in report.rejections] == [
+        (2, 'line 5: name: differs from line 2; line 5: attributes["material"]: differs from line 2')
     ]
 
 
@@ -115,8 +136,8 @@ def test_bad_lines_are_told_by_their_number_and_the_rest_goes_in(tmp_path: Path)
     assert [r.row for r in requests] == [4, 8]
     assert {r.row: r.reason for r in report.rejections} == {
         2: "price: 'dear' is not a decimal number",
-        3: "line 3: untracked: 'maybe' is neither true nor false; height (Height): 'tall' is not a number",
-        6: "line 6: has more cells than there are columns",
+        3: "untracked: 'maybe' is neither true nor false; height (Height): 'tall' is not a number",
+        6: "has 16 cells, and there are 14 columns",
         7: "name: is missing; sku: is missing; price: is missing",
     }
 
@@ -131,6 +152,65 @@ def test_bytes_that_are_not_of_the_encoding_reject_their_line_alone(tmp_path: Pa
     (good,) = read_products(path, report, table)
     assert good.product.name == "Größe"
     assert [(r.row, r.reason) for r in report.rejections] == [(2, "name: is not valid UTF-8")]
+
+
+def test_text_of_an_encoding_without_ascii_is_read_up_to_what_is_not_of_it(tmp_path: Path) -> None:
+    table = read_mapping(mapping_file(tmp_path, MAPPING.replace("cp1252", "utf-16")))
+    path = tmp_path / "products.csv"
+    lines = [HEAD, "a;A;Größe;1;;;;;;;;;;", *(f"{n};B;Größe;1;;;;;;;;;;" for n in range(2_000))]
+    whole = "\n".join(lines).encode("utf-16")
+    path.write_bytes(whole)
+    report = ImportReport()
+    assert [r.product.product_id for r in read_products(path, report, table)] == ["A"]
+    assert [r.row for r in report.rejections] == [3]
+    assert "over 1,000" in report.rejections[0].reason
+
+    apart = [line.replace(";B;", ";;") for line in lines]
+    odd = "\n".join(apart[:1_500]).encode("utf-16") + b"\x00\xd8" + "\n".join(apart[1_500:]).encode("utf-16-le")
+    path.write_bytes(odd)
+    report = ImportReport()
+    good = [r.row for r in read_products(path, report, table)]
+    assert good == list(range(2, len(good) + 2))
+    assert len(good) > 1_000
+    (rejection,) = report.rejections
+    assert rejection.row == len(good) + 2
+    assert "the file can't be read from here on: 'utf-16-le' codec can't decode" in rejection.reason
+
+
+def test_a_damaged_archive_rejects_the_product_that_it_ends_in(tmp_path: Path) -> None:
+    lines = [HEAD, *(f"{n};{n // 7};Tasse;1;;;;;;;;;;{secrets.token_hex(20)}" for n in range(3_000))]
+    path = tmp_path / "products.csv.gz"
+    path.write_bytes(gzip.compress("\n".join(lines).encode())[:-9_000])
+    report = ImportReport()
+    good = list(read_products(path, report, read_mapping(mapping_file(tmp_path))))
+    assert {len(r.product.variants) for r in good} == {7}
+    assert [r.row for r in good] == [2 + 7 * n for n in range(len(good))]
+    *_, end = report.rejections
+    assert 2 + 7 * len(good) <= end.row <= 2 + 7 * (len(good) + 1)
+    assert "the file can't be read from here on" in end.reason
+
+
+def test_a_line_without_end_is_one_bad_line(tmp_path: Path) -> None:
+    requests, report = read(tmp_path, "x" * (16 * 2**20 + 7), "a;;Tasse;1;;;;;;;;;;")
+    assert [r.row for r in requests] == [3]
+    assert [(r.row, r.reason) for r in report.rejections] == [(2, "the line has over 16,777,216 characters")]
+
+
+@pytest.mark.parametrize("cell", ["1_000", "nan", "inf", "-Infinity", "\u00b2", "0x10", "1,2,3", "1e"])
+def test_what_only_python_takes_for_a_number_is_none(tmp_path: Path, cell: str) -> None:
+    requests, report = read(tmp_path, f"a;;Tasse;1;;;;;;;{cell};;;", "b;;Tasse;1;;;;;;;-1,5E2;;;")
+    assert [r.product.attributes["height"].number for r in requests] == [-150.0]
+    assert [r.reason for r in report.rejections] == [f"height (Height): {cell!r} is not a number"]
+
+
+def test_a_mapped_heading_that_stands_twice_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "products.csv"
+    path.write_text(f"{HEAD};Title;EAN;Unmapped\n")
+    with pytest.raises(ValueError, match="has more than one column EAN, Title"):
+        list(read_products(path, ImportReport(), read_mapping(mapping_file(tmp_path))))
+    path.write_text(f'"Article"x;{HEAD}\n')
+    with pytest.raises(ValueError, match="the file's headings can't be read"):
+        list(read_products(path, ImportReport(), read_mapping(mapping_file(tmp_path))))
 
 
 def test_a_quote_that_never_ends_rejects_what_it_swallows(tmp_path: Path) -> None:
