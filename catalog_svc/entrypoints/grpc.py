@@ -198,7 +198,7 @@ def _request(request: messages.CreateProductRequest) -> Request | None:
     if not request.request_id:
         return None
     asked = request.product.SerializeToString(deterministic=True)
-    return Request(request.request_id.lower(), sha256(asked).hexdigest())
+    return Request(request.request_id, sha256(asked).hexdigest())
 
 
 def _edits(request: messages.UpdateProductRequest, validator: Validator) -> list[Edit]:

@@ -69,7 +69,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Context) -> order_pb2.Order:
         _check_place(request)
         command = PlaceOrder(
-            Request(request.customer_id, str(UUID(request.request_id)), _fingerprint(request)),
+            Request(request.customer_id, request.request_id, _fingerprint(request)),
             tuple(Wanted(line.sku, line.quantity) for line in request.lines),
             request.payment_token,
         )
@@ -86,7 +86,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> order_pb2.Order:
         Validator(request).done()
-        return order_to_proto(await self._orders.get(_canonical(request.order_id)))
+        return order_to_proto(await self._orders.get(request.order_id))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         check = Validator(request)
@@ -110,7 +110,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
                     time=timestamp(entry.time),
                     event=AnyMessage(type_url=f"type.googleapis.com/{entry.type}", value=entry.data),
                 )
-                for entry in await self._orders.history(_canonical(request.order_id))
+                for entry in await self._orders.history(request.order_id)
             ]
         )
 
@@ -118,13 +118,12 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         check = Validator(request)
         check.check(request.after_version >= 0, "after_version", "must not be negative")
         check.done()
-        async for order in self._watch.watch(_canonical(request.order_id), request.after_version):
+        async for order in self._watch.watch(request.order_id, request.after_version):
             yield order_to_proto(order)
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> order_pb2.Order:
         Validator(request).done()
-        order_id = _canonical(request.order_id)
-        return order_to_proto(await cancel_order(order_id, orders=self._orders, clock=self._clock))
+        return order_to_proto(await cancel_order(request.order_id, orders=self._orders, clock=self._clock))
 
 
 def _check_place(request: pb.PlaceOrderRequest) -> None:
@@ -149,10 +148,6 @@ def _position(token: Position) -> str:
 def _check_text(check: Validator, text: str, field: str, longest: int) -> None:
     ok = len(text) <= longest and printable(text)
     check.check(ok, field, f"must be at most {longest} printable characters")
-
-
-def _canonical(uuid: str) -> str:
-    return str(UUID(uuid))
 
 
 def _fingerprint(request: pb.PlaceOrderRequest) -> bytes:
