@@ -1,6 +1,6 @@
 """Storing many products at once: every row is answered, and a bad one stops no other."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -94,7 +94,7 @@ class Importer:
         return answers
 
     async def _checked(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows with what is wrong with their categories, as far as they name them by id, and with the attributes."""
+        """The rows with what is wrong with the categories and types that they name by id, and with their attributes."""
         references = await References.of([row.details for row in rows if not row.violations], self.taxonomy)
         return [row if row.violations else replace(row, violations=references.violations(row.details)) for row in rows]
 
@@ -116,7 +116,7 @@ class Importer:
                 undecided.add(row.product_id)
                 waiting.append(row)
                 continue
-            if faults := [*_taken(row, holders, undecided), *await places.faults(row)]:
+            if faults := [*_taken(row, holders), *await places.faults(row)]:
                 answers.append(_rejected(row, faults))
                 continue
             try:
@@ -213,12 +213,11 @@ def _before_a_repetition(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[R
     return rows, ()
 
 
-def _taken(row: Row, holders: dict[str, str], undecided: Collection[str]) -> list[Violation]:
-    """The SKUs that other products have, whatever becomes of rows that are `undecided`."""
+def _taken(row: Row, holders: dict[str, str]) -> list[Violation]:
     return [
         Violation(f"variants[{position}].sku", f"{sku!r} belongs to product {holder!r}")
         for position, sku in enumerate(row.details.skus)
-        if (holder := holders.get(sku, row.product_id)) != row.product_id and holder not in undecided
+        if (holder := holders.get(sku, row.product_id)) != row.product_id
     ]
 
 
