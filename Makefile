@@ -41,8 +41,9 @@ test-all: $(STAMP) ## Every test, the long ones too
 	@$(BIN)/python -m devstack.opensearch || [ "$$CI" != true ]
 	@$(BIN)/pytest $(SIDE_BY_SIDE) $(ARGS)
 
-bench: $(STAMP) ## Measure an import beside its baseline: make bench FILE=products.jsonl.gz
+bench: $(STAMP) ## Measure an import and searches beside their baselines: make bench FILE=products.jsonl.gz
 	@PYTHONPATH=.:gen $(BIN)/python bench/catalog_import.py $(or $(FILE),data/products.jsonl.gz)
+	@PYTHONPATH=.:gen $(BIN)/python bench/search_overhead.py $(or $(FILE),data/products.jsonl.gz)
 
 lint: $(STAMP) ## ruff, import layers, dependencies, protos, Dockerfile
 	@$(BIN)/ruff check .

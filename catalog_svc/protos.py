@@ -77,6 +77,7 @@ def product_message(product: Product) -> product_pb2.Product:
         tags=details.tags,
         media=_link_messages(details.media),
         variants=[_variant_message(variant) for variant in details.variants],
+        tax_class=details.tax_class,
         etag=product.etag,
         version=product.version,
     )
@@ -101,6 +102,7 @@ def sold_variant_message(sold: SoldVariant) -> catalog_service_pb2.ProductVarian
         product_name=sold.product_name,
         product_status=STATUSES[sold.product_status],
         variant=_variant_message(sold.variant),
+        tax_class=sold.tax_class,
     )
 
 
@@ -203,6 +205,7 @@ def read_details(message: product_pb2.Product) -> tuple[Details, list[Violation]
         variants=tuple(
             _variant(variant, f"variants[{position}]", faults) for position, variant in enumerate(message.variants)
         ),
+        tax_class=message.tax_class,
     )
     return details, faults
 

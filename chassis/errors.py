@@ -58,8 +58,14 @@ class AlreadyExists(PolymartError):
 
 
 class FailedPrecondition(PolymartError):
+    """`violations` say what in the request doesn't fit the state, where its parts can be told apart."""
+
     code = "FAILED_PRECONDITION"
     default_reason = "FAILED_PRECONDITION"
+
+    def __init__(self, message: str, *, reason: str | None = None, violations: Sequence[Violation] = ()):
+        super().__init__(message, reason=reason)
+        self.violations = tuple(violations)
 
 
 class Aborted(PolymartError):

@@ -8,12 +8,27 @@ from google.type.money_pb2 import Money as MoneyMessage
 
 _NANOS = 1_000_000_000
 _LIMIT = 9 * 10**18  # fits a PostgreSQL bigint and a BSON int64
+# ISO 4217's minor units, where they aren't hundredths.
+_ZERO_DIGITS = frozenset("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split())  # noqa: SIM905
+_DIGITS = {"BHD": 3, "IQD": 3, "JOD": 3, "KWD": 3, "LYD": 3, "OMR": 3, "TND": 3, "CLF": 4, "UYW": 4}
 _EXACT = Context(traps=[Inexact, InvalidOperation, Overflow])
 
 
 def is_currency(code: str) -> bool:
     """Whether it has the form of an ISO 4217 code."""
     return len(code) == 3 and code.isascii() and code.isalpha() and code.isupper()
+
+
+def minor_unit(currency: str) -> int:
+    """The smallest amount that can be paid, in nanos: of JPY one unit, of GBP a hundredth, of KWD a thousandth."""
+    digits = 0 if currency in _ZERO_DIGITS else _DIGITS.get(currency, 2)
+    return int(10 ** (9 - digits))
+
+
+def divided(numerator: int, denominator: int) -> int:
+    """numerator / denominator to the nearest whole number, halves away from zero; denominator > 0."""
+    quotient = (2 * abs(numerator) + denominator) // (2 * denominator)
+    return -quotient if numerator < 0 else quotient
 
 
 @dataclass(frozen=True, slots=True, order=False)
@@ -69,8 +84,20 @@ class Money:
             raise ValueError(f"can't add {other.currency} to {self.currency}")
         return type(self)(self.currency, self.nanos + other.nanos)
 
+    def __sub__(self, other: Self) -> Self:
+        return self + other * -1
+
     def __mul__(self, quantity: int) -> Self:
         return type(self)(self.currency, self.nanos * quantity)
+
+    def times(self, numerator: int, denominator: int) -> Self:
+        """That fraction of the amount in whole minor units, rounded half away from zero; denominator > 0."""
+        unit = minor_unit(self.currency)
+        return type(self)(self.currency, divided(self.nanos * numerator, denominator * unit) * unit)
+
+    def rounded(self) -> Self:
+        """The nearest amount in whole minor units, halves away from zero."""
+        return self.times(1, 1)
 
     def __str__(self) -> str:
         """At least two decimals, no more than the amount has: "2.55 GBP", "0.065 GBP"."""

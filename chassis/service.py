@@ -358,6 +358,8 @@ def main(
     configure_logging(config.log_level, name)
     try:
         uvloop.run(prepare() if arguments else serve())
+    except ConfigError as error:  # of a file that a setting names
+        _leave(_EXIT_USAGE, *(f"{name}: {problem}" for problem in error.problems))
     except CannotListen as error:
         _leave(_EXIT_USAGE, f"{name}: {error}")
     except Exception as error:

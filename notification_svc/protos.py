@@ -58,6 +58,9 @@ def content_to_proto(content: Content) -> pb.NotificationContent:
         ],
         failure=content.failure,
         personal_data=content.personal_data,
+        refund=content.refund.to_proto() if content.refund else None,
+        carrier=content.carrier,
+        tracking_number=content.tracking_number,
     )
     if content.low_stock is not None:
         low = content.low_stock
@@ -78,6 +81,9 @@ def content_from_proto(message: pb.NotificationContent) -> Content:
         personal_data=message.personal_data,
         low_stock=LowStock(low.sku, low.available, low.threshold) if message.HasField("low_stock") else None,
         expire_time=message.expire_time.ToDatetime(UTC) if message.HasField("expire_time") else None,
+        refund=money(message.refund) if message.HasField("refund") else None,
+        carrier=message.carrier,
+        tracking_number=message.tracking_number,
     )
 
 

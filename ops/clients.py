@@ -9,18 +9,23 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import grpc
 import typer
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure
 from grpc_status import rpc_status
 from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from polymart.catalog.v1.taxonomy_service_pb2_grpc import TaxonomyServiceStub
 from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceStub
 from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceStub
+from polymart.order.v1.cart_service_pb2_grpc import CartServiceStub
+from polymart.order.v1.order_pb2 import Order
+from polymart.order.v1.order_service_pb2 import WatchOrderRequest
 from polymart.order.v1.order_service_pb2_grpc import OrderServiceStub
+from polymart.order.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from polymart.search.v1.search_service_pb2_grpc import SearchServiceStub
 from rich.console import Console
@@ -37,7 +42,9 @@ if TYPE_CHECKING:
     from polymart.customer.v1.customer_service_pb2_grpc import CustomerServiceAsyncStub
     from polymart.inventory.v1.inventory_service_pb2_grpc import InventoryServiceAsyncStub
     from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceAsyncStub
+    from polymart.order.v1.cart_service_pb2_grpc import CartServiceAsyncStub
     from polymart.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
+    from polymart.order.v1.shipment_service_pb2_grpc import ShipmentServiceAsyncStub
     from polymart.payment.v1.payment_service_pb2_grpc import PaymentServiceAsyncStub
     from polymart.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
 
@@ -62,6 +69,11 @@ class Terminal(Console):
 console = Terminal()
 problems = Terminal(stderr=True)
 
+
+# What a service that is busy or restarts answers for a while.
+PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_LONGEST_WATCH = 10 * 365 * 86_400.0
 
 # Over all addresses of a name, or of a target such as ipv4:127.0.0.1:5001,127.0.0.1:5002.
 _OPTIONS = (("grpc.service_config", json.dumps(ROUND_ROBIN)), *OPTIONS)
@@ -100,6 +112,14 @@ class Clients:
         return OrderServiceStub(self.channel("order_svc"))
 
     @property
+    def carts(self) -> "CartServiceAsyncStub":
+        return CartServiceStub(self.channel("order_svc"))
+
+    @property
+    def shipments(self) -> "ShipmentServiceAsyncStub":
+        return ShipmentServiceStub(self.channel("order_svc"))
+
+    @property
     def payments(self) -> "PaymentServiceAsyncStub":
         return PaymentServiceStub(self.channel("payment_svc"))
 
@@ -135,6 +155,35 @@ async def clients() -> AsyncIterator[Clients]:
         await opened.close()
 
 
+async def follow(
+    clients: Clients, order_id: str, *, after: int = 0, patience: float | None = None
+) -> AsyncIterator[Order]:
+    """The order as it is and after each of its changes, until it is settled; nothing up to version `after`.
+
+    A watch that breaks off is taken up where it was, on whichever replica answers, with growing pauses while none does.
+    Raises the call's error for what another try won't mend, TimeoutError after `patience` seconds without a change.
+    """
+    pause, deadline = _FIRST_PAUSE, _deadline(patience)
+    while True:
+        try:
+            request = WatchOrderRequest(order_id=order_id, after_version=after)
+            async for order in clients.orders.WatchOrder(request, timeout=max(0.0, deadline - monotonic())):
+                pause, deadline, after = _FIRST_PAUSE, _deadline(patience), order.version
+                yield order
+            return
+        except grpc.aio.AioRpcError as error:
+            if monotonic() >= deadline:
+                raise TimeoutError(f"order {order_id} hasn't changed for {patience} s") from error
+            if error.code() not in PASSING:
+                raise
+            await asyncio.sleep(min(pause, max(0.0, deadline - monotonic())))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _deadline(patience: float | None) -> float:
+    return monotonic() + (_LONGEST_WATCH if patience is None else patience)
+
+
 def nats_url() -> str:
     return os.environ.get("POLYMART_NATS_URL") or running_stack().nats_url
 
@@ -149,11 +198,13 @@ def describe(error: grpc.aio.AioRpcError) -> str:
     status = rpc_status.from_call(error)  # type: ignore[no-untyped-call]
     text = f"{error.code().name}: {error.details()}"
     for detail in status.details if status else ():
-        info, bad = ErrorInfo(), BadRequest()
+        info, bad, unmet = ErrorInfo(), BadRequest(), PreconditionFailure()
         if detail.Unpack(info) and info.reason != error.code().name:
             text = f"{error.code().name} ({info.reason}): {error.details()}"
         elif detail.Unpack(bad):
             text = f"{error.code().name}: " + "; ".join(f"{v.field}: {v.description}" for v in bad.field_violations)
+        elif detail.Unpack(unmet):
+            text += "".join(f"; {v.subject}: {v.description}" for v in unmet.violations)
     return text
 
 

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from email import message_from_bytes, policy
-from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from polymart.catalog.v1.catalog_service_pb2 import ImportProductsRequest, ListProductsRequest
@@ -43,21 +42,18 @@ from chassis.messaging.nats import Nats
 from chassis.money import Money
 from devstack.stack import Stack
 from ops import orders, search
-from ops.clients import Clients
-from ops.importing import ImportReport, import_products, read_products
-from ops.invoices import read
+from ops.clients import PASSING, Clients, follow
+from ops.importing import ImportReport, chunks, import_products, read_products
+from ops.invoices import products, read
+from ops.replay import set_stock
 from ops.scenario import UNLOADED, Plan, PlannedOrder, plan
 from ops.verify import Report, quiet, verify
-
-T = TypeVar("T")
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 INVOICES = 200
 IN_FLIGHT = 16
 TIMEOUT = 30.0
 PATIENCE = 120.0
-# What a service that is busy or restarts answers for a while.
-PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 SEARCHES = (
     SearchProductsRequest(text="hdmi cable", attribute_facets=["cable_length"], page_size=4),
@@ -163,10 +159,7 @@ class Demo:
 
     async def _set_stock(self, levels: dict[str, int], title: str) -> None:
         task = self._progress.add_task(title, total=len(levels))
-        for part in chunks(levels.items(), 1000):
-            counts = [inventory.StockCount(sku=sku, on_hand=units) for sku, units in part]
-            await self._clients.inventory.SetStock(inventory.SetStockRequest(counts=counts), timeout=TIMEOUT)
-            self._progress.advance(task, len(counts))
+        await set_stock(self._clients, levels, lambda n: self._progress.advance(task, n))
 
     async def _wait_for_search(self, products: int, in_stock: int) -> None:
         task = self._progress.add_task("search catches up", total=products + in_stock)
@@ -198,7 +191,7 @@ class Demo:
     async def prepare_orders(self, plan: Plan) -> None:
         """Products, stock, customers and stock corrections of the invoices."""
         report = ImportReport()
-        rows = (ImportProductsRequest(row=n, product=p) for n, p in enumerate(plan.products(), start=1))
+        rows = (ImportProductsRequest(row=n, product=p) for n, p in enumerate(products(plan.goods.values()), start=1))
         await import_products(self._clients.catalog, rows, report)
         self.result.faults += [f"product {r.row} of the invoices: {r.reason}" for r in report.rejections]
         await self._set_stock(plan.stock, "stocking what the invoices sold")
@@ -243,11 +236,10 @@ class Demo:
             lines=[ordering.PlaceOrderLine(sku=x.sku, quantity=x.quantity) for x in planned.invoice.lines],
             payment_token=planned.token,
         )
-        order = await self._clients.orders.PlaceOrder(request, timeout=TIMEOUT)
+        placed = order = await self._clients.orders.PlaceOrder(request, timeout=TIMEOUT)
         answered = decided = monotonic()
-        stream = self._clients.orders.WatchOrder(ordering.WatchOrderRequest(order_id=order.order_id), timeout=PATIENCE)
         pending = True
-        async for order in stream:
+        async for order in follow(self._clients, placed.order_id, patience=PATIENCE):
             if pending and order.status != ORDER_STATUS_PENDING:
                 pending, decided = False, monotonic()
         return Outcome(planned, order, answered, decided)
@@ -290,12 +282,6 @@ def unexpected(outcome: Outcome) -> Iterator[str]:
         yield f"{name}: expected {planned.outcome}, became {orders.reason_name(order)}"
     if not order.settled:
         yield f"{name}: not settled"
-
-
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part
 
 
 async def refuse_used(clients: Clients, nats_url: str) -> None:

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from polymart.catalog.v1 import catalog_service_pb2 as catalog
 
@@ -19,6 +20,8 @@ from ops.tables import TableMapping, table_rows
 
 if TYPE_CHECKING:
     from polymart.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+
+T = TypeVar("T")
 
 TIMEOUT = 3_600.0
 ACTOR = (("polymart-actor", "polymart import"),)
@@ -116,6 +119,12 @@ def _object(line: bytes) -> object:
 
 def _no_number(text: str) -> float:
     raise BadRow([f"is not JSON: {text} is no number"])
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
 
 
 async def import_products(

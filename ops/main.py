@@ -14,13 +14,16 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from polymart.catalog.v1 import catalog_service_pb2 as catalog
 from polymart.search.v1.search_service_pb2 import (
     AttributeFilter,
+    CompletionKind,
     DropOldIndexRequest,
     GetIndexStatusRequest,
     IndexStatus,
+    ListSearchedTextsRequest,
     ListTrendingProductsRequest,
     RollbackIndexRequest,
     SearchFilter,
     SearchProductsRequest,
+    SuggestCompletionsRequest,
 )
 from rich.console import Console
 from rich.markup import escape
@@ -29,10 +32,11 @@ from rich.table import Table
 
 from devstack.engines import SEARCH_ENGINE
 from devstack.stack import ALL_SERVICES, Stack, StackInfo, default_home, stop_running
-from ops import customers, dlq, notifications, orders, reindexing, search, stock
+from ops import carts, customers, dlq, lifecycle, notifications, orders, reindexing, replay, search, stock
 from ops import demo as demonstration
 from ops.clients import asynchronous, clients, console, fail, interruptible, print_data, running_stack
 from ops.importing import ImportReport, import_products, read_products
+from ops.invoices import stream
 from ops.orders import JsonOption
 from ops.relevance import read_judged, relevance
 from ops.tables import read_mapping
@@ -47,7 +51,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Polymart: an event-driven commerce backend. Settings come from POLYMART_* variables.",
 )
-app.add_typer(orders.app, name="order")
+app.add_typer(lifecycle.app, name="order")
+app.add_typer(carts.app, name="cart")
 app.add_typer(stock.app, name="stock")
 app.add_typer(customers.app, name="customer")
 app.add_typer(notifications.app, name="notification")
@@ -178,6 +183,24 @@ async def demo(
         fail("the demo ended with faults; its data and logs are in " + os.path.relpath(default_home() / "demo"))
 
 
+@app.command("invoices")
+@asynchronous
+async def replay_invoices(
+    file: Annotated[Path, typer.Argument(help="Invoice lines as CSV; .gz or plain.", dir_okay=False)],
+    seconds: Annotated[float, typer.Option(min=1, help="Begin no more invoices after so long.")] = 300,
+    whole: Annotated[bool, typer.Option("--all", help="Play the whole file, however long it takes.")] = False,
+) -> None:
+    """Play real invoices as customers, carts and orders, and stock what they sold. Exit code 1 if one goes wrong."""
+    found = replay.survey(stream(file))
+    async with clients() as c:
+        await replay.prepare(c, found)
+        playing = replay.Replay(c, found)
+        await playing.run(stream(file), seconds=None if whole else seconds)
+    replay.show(console, playing.report)
+    if playing.report.faults or playing.report.unexplained:
+        raise typer.Exit(1)
+
+
 @app.command("import")
 @asynchronous
 async def import_file(
@@ -275,6 +298,43 @@ async def search_products(
         orders.print_json(response)
     else:
         search.show(console, request, response)
+
+
+@app.command("searches")
+@asynchronous
+async def list_searches(
+    days: Annotated[int, typer.Option(min=1, max=30, help="Of so many days up to now.")] = 7,
+    without_hits: Annotated[bool, typer.Option("--without-hits", help="Only what found nothing as typed.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many texts.")] = 50,
+    json: JsonOption = False,
+) -> None:
+    """List what was searched for, the most frequent first."""
+    request = ListSearchedTextsRequest(days=days, without_hits=without_hits, page_size=limit)
+    async with clients() as c:
+        response = await c.search.ListSearchedTexts(request, timeout=10)
+    if json:
+        orders.print_json(response)
+    else:
+        search.show_searches(console, response)
+
+
+@app.command("suggest")
+@asynchronous
+async def suggest(
+    text: Annotated[str, typer.Argument(help="What was typed so far.")],
+    json: JsonOption = False,
+) -> None:
+    """Complete what is being typed: searches, brands, categories, products."""
+    async with clients() as c:
+        response = await c.search.SuggestCompletions(SuggestCompletionsRequest(text=text), timeout=10)
+    if json:
+        orders.print_json(response)
+        return
+    table = Table("completion", "kind")
+    for each in response.completions:
+        kind = CompletionKind.Name(each.kind).removeprefix("COMPLETION_KIND_").lower()
+        table.add_row(escape(each.text), kind)
+    console.print(table)
 
 
 @app.command()

@@ -1,7 +1,8 @@
-"""`polymart order`: place, show, watch and list orders."""
+"""`polymart order`: place, show, watch and list orders; what is done with them later is in `lifecycle.py`."""
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -17,12 +18,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from chassis.money import Money
-from ops.clients import asynchronous, clients, console
+from ops.clients import asynchronous, clients, console, follow
 
 TIMEOUT = 10.0
+_AMOUNTS = ("total", "refund", "refunded", "amount")
 assert events_pb2.DESCRIPTOR  # registers the types that a history holds
 
-app = typer.Typer(no_args_is_help=True, help="Place, show, watch and list orders.")
+app = typer.Typer(no_args_is_help=True, help="Place, show, list and follow orders, and see them through.")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -52,7 +54,7 @@ async def place(
     request = order_service_pb2.PlaceOrderRequest(
         request_id=request_id or str(uuid4()),
         customer_id=customer,
-        lines=[_line(text) for text in lines],
+        lines=[order_service_pb2.PlaceOrderLine(sku=s, quantity=q) for s, q in map(order_line, lines)],
         payment_token=token,
     )
     async with clients() as c:
@@ -64,11 +66,12 @@ async def place(
         console.print(f"follow it with: polymart order watch {order.order_id}", style="dim")
 
 
-def _line(text: str) -> order_service_pb2.PlaceOrderLine:
+def order_line(text: str) -> tuple[str, int]:
+    """SKU and quantity of SKU[=QUANTITY]. Raises ValueError."""
     sku, _, quantity = text.rpartition("=") if "=" in text else (text, "", "1")
     if not re.fullmatch("-?[0-9]{1,9}", quantity):
         raise ValueError(f"{text}: the quantity after = must be a whole number of up to nine digits")
-    return order_service_pb2.PlaceOrderLine(sku=sku, quantity=int(quantity))
+    return sku, int(quantity)
 
 
 @app.command()
@@ -92,8 +95,7 @@ async def show(order_id: str, json: JsonOption = False) -> None:
 async def watch(order_id: str, json: JsonOption = False) -> None:
     """Follow an order until nothing is left to do for it."""
     async with clients() as c:
-        request = order_service_pb2.WatchOrderRequest(order_id=order_id)
-        async for order in c.orders.WatchOrder(request):
+        async for order in follow(c, order_id):
             if json:
                 print_json(order, indent=None)
             else:
@@ -106,7 +108,9 @@ async def watch(order_id: str, json: JsonOption = False) -> None:
 @asynchronous
 async def list_orders(
     customer: Annotated[str, typer.Option(help="Only this customer's.")] = "",
-    status: Annotated[str, typer.Option(help="Only PENDING, CONFIRMED, REJECTED or CANCELLED.")] = "",
+    status: Annotated[str, typer.Option(help="Only in this status, such as PENDING or SHIPPED.")] = "",
+    placed_from: Annotated[datetime | None, typer.Option("--from", help="Only placed then (UTC) or later.")] = None,
+    placed_before: Annotated[datetime | None, typer.Option("--before", help="Only placed before then (UTC).")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     json: JsonOption = False,
 ) -> None:
@@ -119,6 +123,10 @@ async def list_orders(
         page_size=min(limit, 500),
         status=OrderStatus.Value(f"ORDER_STATUS_{status.upper() or 'UNSPECIFIED'}"),
     )
+    if placed_from:
+        request.placed_from.FromDatetime(placed_from)
+    if placed_before:
+        request.placed_before.FromDatetime(placed_before)
     orders: list[Order] = []
     async with clients() as c:
         while len(orders) < limit:
@@ -161,6 +169,10 @@ def show_order(out: Console, order: Order, most: int = 8) -> None:
     if len(order.lines) > most:
         table.add_row("…", f"{len(order.lines) - most} more lines", "", "", "")
     table.add_section()
+    totals = order.totals
+    for name, amount in (("tax", totals.tax), ("shipping", totals.shipping), ("tax on shipping", totals.shipping_tax)):
+        if amount.units or amount.nanos:
+            table.add_row("", name, "", "", str(Money.from_proto(amount)))
     table.add_row("", "", "", "", str(Money.from_proto(order.total)))
     out.print(table)
     if order.HasField("failure"):
@@ -168,11 +180,13 @@ def show_order(out: Console, order: Order, most: int = 8) -> None:
 
 
 def show_history(out: Console, history: order_service_pb2.GetOrderHistoryResponse) -> None:
-    table = Table("v", "time", "event", "what it says")
+    table = Table("v", "time", "event", "who: why: what it says")
     for entry in history.entries:
+        cause = entry.cause.rpartition(".")[2]
         when = entry.time.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
         name = entry.event.TypeName().rpartition(".")[2]
-        table.add_row(str(entry.version), when, name, escape(_facts(entry.event)))
+        told = ": ".join(part for part in (entry.actor, cause, _facts(entry.event)) if part)
+        table.add_row(str(entry.version), when, name, escape(told))
     out.print(table)
 
 
@@ -184,10 +198,16 @@ def _facts(event: AnyMessage) -> str:
     for name, value in facts.items():
         if name in ("order_id", "order_version"):
             continue
-        if name == "total":
-            value = Money.from_proto(message.total)
+        if name == "totals":
+            continue
+        if name in _AMOUNTS:
+            value = Money.from_proto(getattr(message, name))
+        elif name == "destination":
+            value = "-".join(value.values())
         elif name == "lines":
             value = len(value)
+        elif name == "units":
+            value = " ".join(f"{one.line_number}={one.quantity}" for one in message.units)
         elif name == "failure":
             value = value.get("message")
         parts.append(f"{name} {value}")

@@ -2,6 +2,7 @@
 
     {"sku": "M-1", "name": "Mug", "price": "9.95", "currency": "EUR",                                    required
      "product_id": "…", "description": "…", "brand": "…", "product_type_id": "…", "status": "DRAFT",
+     "tax_class": "…",
      "category_path": ["Kitchen", "Mugs"] or "category_id": "…", "tags": ["…"],
      "image_url": "https://…", "media": ["https://…" or {"uri": "https://…", "alt_text": "…"}],
      "attributes": {"height": 9.5, "dishwasher_safe": true, "material": "stoneware"}, "mpn": "…", "released": "…",
@@ -37,6 +38,7 @@ _OFFER = ("sku", "price", "currency", "list_price", "ean", "untracked", "options
 _FIELDS = {
     *_OFFER, "product_id", "name", "description", "brand", "product_type_id", "status", "category_path", "category_id",
     "tags", "image_url", "media", "attributes", "mpn", "mpn_or_short_name", "released", "variant_name", "variants",
+    "tax_class",
 }  # fmt: skip
 
 
@@ -63,6 +65,7 @@ def request_of(number: int, row: object) -> ImportProductsRequest:
             brand=fields.text("brand"),
             category_id=fields.text("category_id"),
             product_type_id=fields.text("product_type_id"),
+            tax_class=fields.text("tax_class"),
             status=fields.status(),
             tags=fields.texts("tags"),
             media=fields.media("image_url", "media"),

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import NAMESPACE_URL, uuid5
 
-from polymart.catalog.v1.product_pb2 import Product, Variant
 from polymart.customer.v1.customer_pb2 import Customer
 
-from chassis.money import Money
-from ops.invoices import CURRENCY, PREFIX, Goods, Invoice, demand, goods, sku
+from ops.invoices import Goods, Invoice, customer, demand, goods, sku
 
 APPROVED, DECLINED, TIMES_OUT_ONCE, ANSWERS_LATE = "tok_approved", "tok_declined", "tok_timeout_once", "tok_late"
 # So many orders are placed one at a time first, to see how long one takes when nothing else runs.
@@ -43,31 +41,9 @@ class Plan:
     unmatched: tuple[Invoice, ...]  # corrections whose code no order bought
     cancellations: tuple[Invoice, ...]
 
-    def products(self) -> Iterator[Product]:
-        for item in self.goods.values():
-            yield Product(
-                product_id=item.product_id,
-                name=item.name,
-                variants=[
-                    Variant(
-                        sku=sku(item.code, price),
-                        price=Money.parse(CURRENCY, str(price)).to_proto(),
-                        untracked=not item.tracked,
-                    )
-                    for price in sorted(item.prices)
-                ],
-            )
-
     def customers(self) -> Iterator[Customer]:
         seen = {order.invoice.customer_id: order.invoice for order in self.orders if order.invoice.customer_id}
-        for customer_id, invoice in seen.items():
-            number = customer_id.removeprefix(PREFIX)
-            yield Customer(
-                customer_id=customer_id,
-                display_name=f"Customer {number}",
-                email=f"customer-{number}@shop.example",
-                country=invoice.lines[0].country,
-            )
+        yield from map(customer, seen.values())
 
 
 def plan(invoices: Sequence[Invoice]) -> Plan:

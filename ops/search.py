@@ -5,6 +5,7 @@ from polymart.search.v1.search_service_pb2 import (
     RELAXATION_FEWER_WORDS,
     RELAXATION_TYPOS,
     Facet,
+    ListSearchedTextsResponse,
     ListTrendingProductsResponse,
     SearchProductsRequest,
     SearchProductsResponse,
@@ -31,9 +32,10 @@ def show(console: Console, request: SearchProductsRequest, response: SearchProdu
     title = f'"{request.text}"' if request.text else "everything"
     filters = [*request.filter.brands, *request.filter.categories]
     filters += [f"{a.name} = {' or '.join(a.values)}" for a in request.filter.attributes]
+    number = f"{response.total_size}" + (" or more" if response.total_size_is_minimum else "")
     if filters:
         title += f"  [{', '.join(filters)}]"
-    table = Table(title=escape(f"{title}: {response.total_size} found"), title_justify="left", expand=False)
+    table = Table(title=escape(f"{title}: {number} found"), title_justify="left", expand=False)
     for name in ("product", "name", "brand", "from", "stock"):
         table.add_column(name, justify="right" if name == "from" else "left", overflow="fold")
     for hit in response.hits:
@@ -47,6 +49,8 @@ def show(console: Console, request: SearchProductsRequest, response: SearchProdu
         if hit.explanation:
             parts = ", ".join(f"{p.name} {'×' if p.factor else '+'}{p.value:.2f}" for p in hit.explanation)
             console.print(f"{hit.product_id}: {hit.score:.2f} = {parts}", markup=False, highlight=False)
+    if response.did_you_mean:
+        console.print(f"Did you mean: {response.did_you_mean}", markup=False)
     console.print(Columns([_facet(facet) for facet in response.facets if facet.values], padding=(0, 3)))
 
 
@@ -63,10 +67,17 @@ def show_trending(console: Console, response: ListTrendingProductsResponse) -> N
 
 
 def _facet(facet: Facet, most: int = 5) -> Table:
-    name = facet.name.removeprefix("attributes.").replace("_", " ")
+    name = facet.name.removeprefix("attributes.").replace("_", " ") + (f" ({facet.unit})" if facet.unit else "")
     table = Table(escape(name), "", box=None, header_style="italic", pad_edge=False)
     for value in facet.values[:most]:
         table.add_row(escape(value.value), str(value.count))
     if len(facet.values) > most:
         table.add_row("…", "")
     return table
+
+
+def show_searches(console: Console, response: ListSearchedTextsResponse) -> None:
+    table = Table("text", "searches", "without hits")
+    for each in response.texts:
+        table.add_row(escape(each.text), str(each.searches), str(each.searches_without_hits))
+    console.print(table)

@@ -44,7 +44,7 @@ _LISTS = ("category_path", "tags", "ean", "media")
 _FLAGS = ("untracked",)
 _SINGLE = (
     "sku", "product_id", "name", "description", "brand", "product_type_id", "status", "category_id", "image_url", "mpn",
-    "released", "price", "currency", "list_price", "variant_name",
+    "released", "price", "currency", "list_price", "variant_name", "tax_class",
 )  # fmt: skip
 _KINDS = ("text", "number", "boolean")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

@@ -62,7 +62,7 @@ class MemoryProducts:
     async def variants(self, skus: Sequence[str]) -> Mapping[str, SoldVariant]:
         wanted = set(skus)
         return {
-            v.sku: SoldVariant(p.product_id, p.version, p.details.name, p.details.status, v)
+            v.sku: SoldVariant(p.product_id, p.version, p.details.name, p.details.status, v, p.details.tax_class)
             for p in self._products()
             for v in p.details.variants
             if v.sku in wanted

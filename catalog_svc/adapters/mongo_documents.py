@@ -27,7 +27,7 @@ Document = dict[str, Any]
 
 CONTENT = (
     "etag", "created", "updated", "name", "description", "brand", "category_id", "product_type_id", "status", "tags",
-    "media", "attributes", "variants", "skus",
+    "media", "attributes", "variants", "skus", "tax_class",
 )  # fmt: skip
 """The fields that a deleted product hasn't."""
 
@@ -54,6 +54,7 @@ def product_fields(event: ProductEvent) -> Document:
         "attributes": {escaped(name): value for name, value in details.attributes.items()},
         "variants": [_variant_to_document(variant) for variant in details.variants],
         "skus": list(details.skus),
+        "tax_class": details.tax_class,
     }
 
 
@@ -81,6 +82,7 @@ def product_from(document: Document) -> Product:
             media=_links_from(document["media"]),
             attributes={unescaped(name): value for name, value in document["attributes"].items()},
             variants=tuple(map(variant_from, document["variants"])),
+            tax_class=document.get("tax_class", ""),
         ),
     )
 
@@ -92,6 +94,7 @@ def sold_from(document: Document, variant: Document) -> SoldVariant:
         product_name=document["name"],
         product_status=Status(document["status"]),
         variant=variant_from(variant),
+        tax_class=document.get("tax_class", ""),
     )
 
 

@@ -5,7 +5,7 @@
      "attributes": {name: text | double | bool},
      "variants": [{"sku", "price": {"currency", "nanos": int64}, "list_price": … | null, "eans": […], "name",
                    "untracked", "options": {name: text}, "media": […]}],
-     "skus": […], "request": {"id", "fingerprint"},
+     "skus": […], "tax_class", "request": {"id", "fingerprint"},
      "revisions": [{"version", "time", "by", "kind", "changed": […]}], "outbox": […], "pending": true}
 
 A deleted product keeps `_id`, `version`, `deleted: true`, its request, revisions and outbox. `outbox` and `pending`
@@ -133,7 +133,9 @@ class MongoProducts:
 
     async def variants(self, skus: Sequence[str]) -> Mapping[str, SoldVariant]:
         wanted = set(skus)
-        documents = await self._lookup("skus", skus, {"version": 1, "name": 1, "status": 1, "variants": 1})
+        documents = await self._lookup(
+            "skus", skus, {"version": 1, "name": 1, "status": 1, "variants": 1, "tax_class": 1}
+        )
         return {v["sku"]: sold_from(d, v) for d in documents for v in d["variants"] if v["sku"] in wanted}
 
     async def revisions(self, product_id: str) -> Sequence[Revision] | None:

@@ -35,6 +35,7 @@ class SoldVariant:
     product_name: str
     product_status: Status
     variant: Variant
+    tax_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)

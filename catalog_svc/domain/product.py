@@ -58,6 +58,7 @@ class Details:
     media: tuple[MediaLink, ...] = ()
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
+    tax_class: str = ""
 
     @property
     def skus(self) -> tuple[str, ...]:
@@ -66,7 +67,7 @@ class Details:
 
 FIELDS = (
     "name", "description", "brand", "category_id", "product_type_id", "status", "tags", "media", "attributes",
-    "variants",
+    "variants", "tax_class",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ MAX_DESCRIPTION = 20_000
 MAX_BRAND = 200
 MAX_TAGS = 50
 MAX_TAG = 100
+MAX_TAX_CLASS = 64
 MAX_MEDIA = 50
 MAX_URI = 2_000
 MAX_ALT_TEXT = 500
@@ -74,6 +75,10 @@ def _category_id(details: Details) -> Iterator[Violation]:
 
 def _product_type_id(details: Details) -> Iterator[Violation]:
     yield from text(details.product_type_id, "product_type_id", MAX_ID)
+
+
+def _tax_class(details: Details) -> Iterator[Violation]:
+    yield from text(details.tax_class, "tax_class", MAX_TAX_CLASS)
 
 
 def _nothing(_: Details) -> Iterator[Violation]:
@@ -202,6 +207,7 @@ _RULES = {
     "media": _media,
     "attributes": _attributes,
     "variants": _variants,
+    "tax_class": _tax_class,
 }
 
 

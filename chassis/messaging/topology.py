@@ -133,11 +133,15 @@ def _stream(context: str) -> Stream:
     return Stream(f"EVT_{context.upper()}", (f"evt.{context}.>",), EVENT_RETENTION)
 
 
-_STOCK_REPLIES = "StockReserved StockRejected StockCommitted StockReleased"
-_PAYMENT_REPLIES = "PaymentAuthorized PaymentDeclined PaymentCaptured PaymentCaptureFailed PaymentVoided"
+_STOCK_REPLIES = "StockReserved StockRejected StockCommitted StockReleased StockRestocked"
+_PAYMENT_REPLIES = (
+    "PaymentAuthorized PaymentDeclined PaymentCaptured PaymentCaptureFailed PaymentVoided "
+    "PaymentRefunded PaymentRefundFailed"
+)
 _PRODUCT_EVENTS = "ProductCreated ProductUpdated ProductDeleted"
-_STOCK_COMMANDS = "ReserveStock CommitStock ReleaseStock"
+_STOCK_COMMANDS = "ReserveStock CommitStock ReleaseStock RestockStock"
 _PAYMENT_COMMANDS = "AuthorizePayment CapturePayment VoidPayment RefundPayment"
+_ORDER_NEWS = "OrderConfirmed OrderRejected OrderCancelled OrderShipped OrderDelivered OrderRefunded"
 _CUSTOMER_NEWS = "CustomerRegistered CustomerErased EmailVerificationRequested"
 _NOTIFICATION_EVENTS = "NotificationCreated NotificationRetried"
 _DELIVERY_EVENTS = "NotificationSending NotificationSent NotificationMuted NotificationFailed"
@@ -154,14 +158,12 @@ TOPOLOGY = Topology(
         for group in (
             _events("catalog", "product", "catalog_svc", _PRODUCT_EVENTS),
             _events("catalog", "category", "catalog_svc", "CategoryChanged"),
-            _events("inventory", "reservation", "inventory_svc", f"{_STOCK_REPLIES} StockRestocked"),
+            _events("inventory", "reservation", "inventory_svc", _STOCK_REPLIES),
             _events("inventory", "stock", "inventory_svc", "StockAvailabilityChanged StockRanLow"),
             _commands("inventory", "order_svc", _STOCK_COMMANDS),
-            _events(
-                "order", "order", "order_svc", "OrderPlaced OrderConfirmed OrderRejected OrderCancelled OrderSettled"
-            ),
+            _events("order", "order", "order_svc", f"OrderPlaced {_ORDER_NEWS} OrderSettled"),
+            _events("order", "order", "order_svc", "OrderLinesCancelled OrderLinesReturned"),
             _events("payment", "payment", "payment_svc", _PAYMENT_REPLIES),
-            _events("payment", "payment", "payment_svc", "PaymentRefunded PaymentRefundFailed"),
             _commands("payment", "order_svc", _PAYMENT_COMMANDS),
             _events("customer", "customer", "customer_svc", f"{_CUSTOMER_NEWS} CustomerUpdated"),
             _events("notification", "notification", "notification_svc", _NOTIFICATION_EVENTS),
@@ -178,7 +180,7 @@ TOPOLOGY = Topology(
         _consumer("search_svc", "EVT_CATALOG", "catalog", f"{_PRODUCT_EVENTS} CategoryChanged", SEARCH_EDITION),
         _consumer("search_svc", "EVT_INVENTORY", "inventory", "StockAvailabilityChanged", SEARCH_EDITION),
         _consumer("search_svc", "EVT_ORDER", "order", "OrderConfirmed OrderCancelled"),
-        _consumer("notification_svc", "EVT_ORDER", "order", "OrderConfirmed OrderRejected OrderCancelled"),
+        _consumer("notification_svc", "EVT_ORDER", "order", _ORDER_NEWS),
         _consumer("notification_svc", "EVT_INVENTORY", "inventory", "StockRanLow"),
         _consumer("notification_svc", "EVT_CUSTOMER", "customer", _CUSTOMER_NEWS),
         _consumer("notification_svc", "EVT_EMAIL", "email", _DELIVERY_EVENTS),

@@ -1,15 +1,15 @@
-"""Errors on the wire: a google.rpc.Status with ErrorInfo, BadRequest for bad input, and back again in a client."""
+"""Errors on the wire: a google.rpc.Status with ErrorInfo, what is wrong part by part, and back again in a client."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure
 from google.rpc.status_pb2 import Status
 
 from chassis import errors
-from chassis.errors import InvalidArgument, PolymartError, Violation
+from chassis.errors import FailedPrecondition, InvalidArgument, PolymartError, Violation
 from chassis.rpc.around import Call
 
 DOMAIN = "polymart"
@@ -63,7 +63,7 @@ def as_ours(error: Exception) -> PolymartError:
 
 
 def to_status(error: PolymartError) -> Status:
-    """The error with its reason and, for bad input, one violation for each bad field.
+    """The error with its reason and one violation for each bad field, or for each part that doesn't fit the state.
 
     Of so many violations that a client couldn't receive them the last one says how many more there are.
     """
@@ -71,21 +71,28 @@ def to_status(error: PolymartError) -> Status:
     status = Status(code=code, message=_shortened(str(error), _LONGEST_MESSAGE))
     status.details.add().Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
     if isinstance(error, InvalidArgument):
-        status.details.add().Pack(_bad_request(error.violations))
+        bad = BadRequest()
+        for v in _shown(error.violations):
+            bad.field_violations.add(field=v.field, description=v.description)
+        status.details.add().Pack(bad)
+    elif isinstance(error, FailedPrecondition) and error.violations:
+        failure = PreconditionFailure()
+        for v in _shown(error.violations, len(error.reason)):
+            failure.violations.add(type=error.reason, subject=v.field, description=v.description)
+        status.details.add().Pack(failure)
     return status
 
 
-def _bad_request(violations: Sequence[Violation]) -> BadRequest:
-    shown = BadRequest()
+def _shown(violations: Sequence[Violation], more: int = 0) -> Iterator[Violation]:
+    """Those that there is room for, each with `more` bytes; then how many there are beside."""
     room = _VIOLATION_BYTES
     for index, v in enumerate(violations):
-        entry = BadRequest.FieldViolation(field=_shortened(v.field, 200), description=_shortened(v.description, 300))
-        room -= entry.ByteSize() + 4
+        shown = Violation(_shortened(v.field, 200), _shortened(v.description, 300))
+        room -= len(shown.field.encode()) + len(shown.description.encode()) + more + 10
         if room < 0:
-            shown.field_violations.add(description=f"and {len(violations) - index} more")
-            break
-        shown.field_violations.append(entry)
-    return shown
+            yield Violation("", f"and {len(violations) - index} more")
+            return
+        yield shown
 
 
 def _shortened(text: str, most: int) -> str:
@@ -104,15 +111,19 @@ def from_rpc(error: grpc.aio.AioRpcError, peer: str) -> PolymartError:
             except DecodeError:
                 continue
             for detail in status.details:
-                info, bad = ErrorInfo(), BadRequest()
+                info, bad, unmet = ErrorInfo(), BadRequest(), PreconditionFailure()
                 if detail.Unpack(info):
                     reason = info.reason
                 elif detail.Unpack(bad):
                     violations = [Violation(v.field, v.description) for v in bad.field_violations]
+                elif detail.Unpack(unmet):
+                    violations = [Violation(v.subject, v.description) for v in unmet.violations]
     code = error.code()
     text = f"{peer}: {error.details() or code.name}"
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidArgument(violations or [Violation("", text)], reason=reason)
+    if code is grpc.StatusCode.FAILED_PRECONDITION:
+        return FailedPrecondition(text, reason=reason, violations=violations)
     if code is grpc.StatusCode.CANCELLED:
         # By the peer, as it stopped: a call that we cancel doesn't end in an error.
         return errors.Unavailable(text)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
-from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReserveStock
+from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReserveStock, RestockStock
 
 from chassis.errors import InvalidArgument, Violation
 from chassis.ids import printable
@@ -13,7 +13,9 @@ from chassis.postgres import Transaction
 from inventory_svc.application.ports import Book
 from inventory_svc.application.reservations import carry_out
 from inventory_svc.domain.allocation import Line
-from inventory_svc.domain.reservations import Command, Commit, Release, Reserve
+from inventory_svc.domain.reservations import Command, Commit, Release, Reserve, Restock
+
+_LONGEST_ID = 64
 
 OpenBook = Callable[[Transaction, Sequence[Envelope]], Book]
 
@@ -29,6 +31,7 @@ def reactions(open_book: OpenBook) -> Mapping[type[Message], Handler[Transaction
         ReserveStock: move_stock,
         CommitStock: move_stock,
         ReleaseStock: move_stock,
+        RestockStock: move_stock,
     }
 
 
@@ -37,11 +40,14 @@ def _command(payload: Message) -> Command:
     match payload:
         case ReserveStock():
             _check(payload)
-            return Reserve(payload.order_id, tuple(Line(line.sku, line.quantity) for line in payload.lines))
+            return Reserve(payload.order_id, _lines(payload))
         case CommitStock():
             return Commit(_named(payload.order_id))
         case ReleaseStock():
             return Release(_named(payload.order_id))
+        case RestockStock():
+            _check(payload)
+            return Restock(payload.order_id, payload.operation_id, _lines(payload))
     raise TypeError(f"{type(payload).__name__} is not a command of stock")
 
 
@@ -56,8 +62,16 @@ def _id_violations(order_id: str) -> list[Violation]:
     return [] if order_id and printable(order_id) else [Violation("order_id", "must be given, and printable")]
 
 
-def _check(message: ReserveStock) -> None:
+def _lines(message: ReserveStock | RestockStock) -> tuple[Line, ...]:
+    return tuple(Line(line.sku, line.quantity) for line in message.lines)
+
+
+def _check(message: ReserveStock | RestockStock) -> None:
     violations = _id_violations(message.order_id)
+    if isinstance(message, RestockStock):
+        fine = 0 < len(message.operation_id) <= _LONGEST_ID and printable(message.operation_id)
+        if not fine:
+            violations.append(Violation("operation_id", f"must be 1 to {_LONGEST_ID} printable characters"))
     seen: set[str] = set()
     for index, line in enumerate(message.lines):
         if not line.sku or line.sku in seen or not printable(line.sku):

@@ -23,6 +23,9 @@ class Kind(Enum):
     ORDER_CANCELLED = 4
     EMAIL_VERIFICATION = 5
     LOW_STOCK = 6
+    ORDER_SHIPPED = 7
+    ORDER_DELIVERED = 8
+    ORDER_REFUNDED = 9
 
 
 class Stage(IntEnum):
@@ -50,7 +53,8 @@ class LowStock:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What the text is made of. `lines` are the first LINES_SHOWN of `line_count`; `failure` is for people.
+    """What the text is made of. `lines` are the first LINES_SHOWN of `line_count`; `failure` is for people. A refund's
+    `total` is what was given back so far, `refund` what was now.
 
     `personal_data` is sealed by customer_svc, which alone can open it; after `expire_time` nobody need be told.
     """
@@ -63,6 +67,9 @@ class Content:
     personal_data: bytes = b""
     low_stock: LowStock | None = None
     expire_time: datetime | None = None
+    refund: Money | None = None
+    carrier: str = ""
+    tracking_number: str = ""
 
 
 @dataclass(frozen=True, slots=True)

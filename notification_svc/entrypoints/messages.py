@@ -8,7 +8,15 @@ from google.protobuf.message import Message
 from polymart.customer.v1.events_pb2 import CustomerErased, CustomerRegistered, EmailVerificationRequested
 from polymart.email.v1.events_pb2 import NotificationFailed, NotificationMuted, NotificationSending, NotificationSent
 from polymart.inventory.v1.events_pb2 import StockRanLow
-from polymart.order.v1.events_pb2 import OrderCancelled, OrderConfirmed, OrderRejected
+from polymart.order.v1.events_pb2 import (
+    OrderCancelled,
+    OrderConfirmed,
+    OrderDelivered,
+    OrderRefunded,
+    OrderRejected,
+    OrderShipped,
+)
+from polymart.order.v1.order_pb2 import OrderLine
 
 from chassis.clock import Clock
 from chassis.messaging.envelope import Envelope
@@ -51,6 +59,9 @@ def handlers(*, notifications: Notifications[T], clock: Clock) -> Mapping[type[M
         OrderConfirmed: tell,
         OrderRejected: tell,
         OrderCancelled: tell,
+        OrderShipped: tell,
+        OrderDelivered: tell,
+        OrderRefunded: tell,
         CustomerRegistered: tell,
         CustomerErased: forget,
         EmailVerificationRequested: tell,
@@ -78,18 +89,36 @@ def fact_of(event: Message) -> Fact | None:
                 order_id=event.order_id,
                 total=_total(event),
                 line_count=len(event.lines),
-                lines=tuple(
-                    Line(line.product_name or line.sku, line.quantity, money(line.line_total))
-                    for line in event.lines[:LINES_SHOWN]
-                ),
+                lines=_lines(event.lines),
             )
             return Fact(Kind.ORDER_CONFIRMED, event.customer_id, content, event.order_id)
         case OrderRejected() if event.customer_id:
             return Fact(Kind.ORDER_REJECTED, event.customer_id, _failed(event), event.order_id)
         case OrderCancelled() if event.customer_id:
             return Fact(Kind.ORDER_CANCELLED, event.customer_id, _failed(event), event.order_id)
+        case OrderShipped() if event.customer_id:
+            content = Content(
+                order_id=event.order_id,
+                line_count=len(event.lines),
+                lines=_lines(event.lines),
+                carrier=event.carrier,
+                tracking_number=event.tracking_number,
+            )
+            return Fact(Kind.ORDER_SHIPPED, event.customer_id, content, f"{event.order_id}/{event.shipment_id}")
+        case OrderDelivered() if event.customer_id:
+            content = Content(order_id=event.order_id, line_count=len(event.lines), lines=_lines(event.lines))
+            return Fact(Kind.ORDER_DELIVERED, event.customer_id, content, f"{event.order_id}/{event.shipment_id}")
+        case OrderRefunded() if event.customer_id:
+            content = Content(order_id=event.order_id, total=money(event.refunded), refund=money(event.amount))
+            return Fact(Kind.ORDER_REFUNDED, event.customer_id, content, f"{event.order_id}/{event.operation_id}")
         case _:
             return None
+
+
+def _lines(lines: Sequence[OrderLine]) -> tuple[Line, ...]:
+    """The first of them."""
+    shown = lines[:LINES_SHOWN]
+    return tuple(Line(line.product_name or line.sku, line.quantity, money(line.line_total)) for line in shown)
 
 
 def _failed(event: OrderRejected | OrderCancelled) -> Content:

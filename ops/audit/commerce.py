@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 import asyncpg
 
 from inventory_svc.domain.stock import Availability
+from ops.audit.fulfilment import audit_fulfilment
 from ops.audit.money import audit_money
 from ops.audit.report import Report
 from ops.audit.stores import Stores
 from order_svc.adapters.event_codec import event_from_bytes
 from order_svc.adapters.read_model import read_model_faults
 from order_svc.domain.order import OrderPlaced
+from order_svc.domain.saga import STANDING
 
 Rows = list[asyncpg.Record]
 
@@ -78,6 +80,7 @@ async def audit_commerce(stores: Stores, report: Report) -> None:
     report.add("stock is the sum of its movements", len(stock), _stock_faults(stock))
     report.add("availability is what the stock means", len(told), _availability_faults(told))
     report.add("orders and stock agree", len(orders), _stock_of_orders(orders, placed, holds, reserved, sold))
+    await audit_fulfilment(stores, report)
     await audit_money(stores, orders, charged, report)
 
 
@@ -126,8 +129,8 @@ def _availability_faults(told: Rows) -> Iterator[str]:
 def _stock_of_orders(
     orders: Rows, wanted: Mapping[str, Counter[str]], holds: Rows, reserved: Rows, sold: Rows
 ) -> Iterator[str]:
-    """A confirmed order took exactly its tracked lines out of the warehouse, any other nothing; what was returned of
-    it is no more than it took."""
+    """An order that stands, confirmed and whatever came after, took exactly its tracked lines out of the warehouse, any
+    other nothing; what was returned of it is no more than it took."""
     taken = _by_order(sold, "units")
     returned = _by_order(sold, "returned")
     lines = _by_order(reserved, "quantity")
@@ -139,16 +142,17 @@ def _stock_of_orders(
         if order_id not in wanted:
             continue  # named by the read model's audit: there is nothing to compare with
         state = states.get(order_id)
-        expected = wanted[order_id] if order["status"] == "CONFIRMED" else Counter()
+        stands = order["status"] in STANDING
+        expected = wanted[order_id] if stands else Counter()
         # What was returned before an order was released isn't put back by the release.
-        left = taken[order_id] if order["status"] == "CONFIRMED" else taken[order_id] - returned[order_id]
+        left = taken[order_id] if stands else taken[order_id] - returned[order_id]
         if left != expected:
             yield f"order {order_id} is {order['status']}: {_differences(left, expected)} left the warehouse"
         if more := returned[order_id] - taken[order_id]:
             yield f"order {order_id} returned more than it took: {_differences(more, Counter())}"
-        if order["status"] == "CONFIRMED":
+        if stands:
             if expected and state != "COMMITTED":
-                yield f"order {order_id} is CONFIRMED, its stock is {state or 'not reserved'}"
+                yield f"order {order_id} is {order['status']}, its stock is {state or 'not reserved'}"
             if expected and lines[order_id] != expected:
                 yield f"order {order_id} reserved something else: {_differences(lines[order_id], expected)}"
         elif state in ("RESERVED", "COMMITTED"):

@@ -8,6 +8,7 @@ import asyncpg
 from chassis.money import Money
 from ops.audit.report import Report
 from ops.audit.stores import Stores
+from order_svc.domain.saga import STANDING
 
 Rows = list[asyncpg.Record]
 
@@ -38,18 +39,22 @@ async def audit_money(stores: Stores, orders: Rows, charged: Collection[str], re
 
 
 def _payments_of_orders(orders: Rows, charged: Collection[str], payments: Rows) -> Iterator[str]:
-    """A confirmed order is captured for its total; for any other no money is set aside or collected."""
+    """An order that stands is captured for its total, and what it says was given back of that was; for any other no
+    money is set aside or collected."""
     by_id = {row["payment_id"]: row for row in payments}
     for order in orders:
         order_id = str(order["order_id"])
         payment = by_id.pop(order_id, None)
         status = payment["status"] if payment else None
-        if order["status"] == "CONFIRMED":
+        if order["status"] in STANDING:
             if payment is None or status != "CAPTURED":
-                yield f"order {order_id} is CONFIRMED, its payment is {status or 'missing'}"
+                yield f"order {order_id} is {order['status']}, its payment is {status or 'missing'}"
             elif (payment["currency"], payment["captured"]) != (order["currency"], order["total_nanos"]):
                 total = _money(order["currency"], order["total_nanos"])
                 yield f"order {order_id} costs {total}, {_amount(payment, 'captured')} was captured"
+            elif payment["refunded"] != order["refunded_nanos"]:
+                back = _money(order["currency"], order["refunded_nanos"])
+                yield f"order {order_id} had {back} refunded, {_amount(payment, 'refunded')} was by its payment"
         elif payment is None and order_id in charged:
             yield f"order {order_id} asked for its payment, which is missing"
         elif status not in (None, "DECLINED", "VOIDED"):

@@ -32,7 +32,14 @@ _ENDS = {State.DELIVERED: Stage.PROCESSED, State.MUTED: Stage.PROCESSED, State.F
 # What customers are told of.
 _EVENTS: Mapping[str, type[Message]] = {
     message.DESCRIPTOR.name: message
-    for message in (events_pb2.OrderConfirmed, events_pb2.OrderRejected, events_pb2.OrderCancelled)
+    for message in (
+        events_pb2.OrderConfirmed,
+        events_pb2.OrderRejected,
+        events_pb2.OrderCancelled,
+        events_pb2.OrderShipped,
+        events_pb2.OrderDelivered,
+        events_pb2.OrderRefunded,
+    )
 }
 _HAPPENED = """
 SELECT stream_id, version, type, schema_version, data, occurred_at FROM events
@@ -68,13 +75,14 @@ def _unended(rows: Rows) -> Iterator[str]:
             yield f"notifications {other} and {row['id']} have one Message-ID"
 
 
-async def _untold(stores: Stores, erased: Collection[str]) -> tuple[list[str], set[str]]:
-    """What happened to orders and their customers weren't told, or not so; and the ids of what they were told.
+async def _untold(stores: Stores, erased: Collection[str]) -> tuple[list[str], dict[str, str]]:
+    """What happened to orders and their customers weren't told, or not so; and the ids of what they were told, each
+    with its order.
 
     Those who are `erased` are owed nothing, and what they were told says nothing any more.
     """
     faults: list[str] = []
-    found: set[str] = set()
+    found: dict[str, str] = {}
     after = _NIL, 0
     while events := await stores.orders.fetch(_HAPPENED, list(_EVENTS), *after, _PAGE):
         after = events[-1]["stream_id"], events[-1]["version"]
@@ -88,7 +96,7 @@ async def _untold(stores: Stores, erased: Collection[str]) -> tuple[list[str], s
             if fact:
                 due[Notification.about(fact, now=event["occurred_at"]).notification_id] = fact
         told = {str(row["notification_id"]): row for row in await stores.notifications.fetch(_TOLD, list(due))}
-        found |= told.keys()
+        found |= {key: due[key].content.order_id for key in told}
         for key, fact in due.items():
             faults += _differences(key, fact, told.get(key), gone=fact.customer_id in erased)
     return faults, found
@@ -111,7 +119,7 @@ def _differences(key: str, fact: Fact, row: asyncpg.Record | None, *, gone: bool
         yield f"{name} says something else than happened"
 
 
-def _untrue(rows: Rows, told: set[str]) -> Iterator[str]:
+def _untrue(rows: Rows, told: Mapping[str, str]) -> Iterator[str]:
     """Notifications that aren't what they say they are, and those of orders to which nothing such happened."""
     for row in rows:
         name, kind = f"notification {row['id']}", _KINDS.get(row["kind"])
@@ -119,7 +127,7 @@ def _untrue(rows: Rows, told: set[str]) -> Iterator[str]:
             yield f"{name} is of the unknown kind {row['kind']}"
         elif row["id"] != derived_id("notification", kind.name, row["subject"]):
             yield f"{name} isn't {kind.name} about {row['subject']}"
-        elif row["order_id"] != (row["subject"] if row["id"] in told else ""):
+        elif row["order_id"] != told.get(row["id"], ""):
             yield f"{name} is {kind.name} about order {row['order_id'] or 'none'}, to which that didn't happen"
         elif kind is Kind.WELCOME and row["customer_id"] != row["subject"]:
             yield f"{name} welcomes {row['subject']} and is for customer {row['customer_id']}"

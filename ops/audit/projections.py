@@ -30,7 +30,8 @@ _STOCK = f"{_ANNOUNCED} AND sku = ANY ($1::text[])"
 _STOCK_PAGE = f"{_ANNOUNCED} AND sku > $1 ORDER BY sku LIMIT {_PAGE}"
 _VERSIONS = "SELECT product_id, version FROM products WHERE product_id = ANY ($1::text[])"
 _PRICES = """
-SELECT product_id, sku, product_version, product_name, currency, price_nanos, untracked FROM prices
+SELECT product_id, sku, product_version, product_name, currency, price_nanos, untracked, tax_class
+FROM prices
 WHERE product_id = ANY ($1::text[])
 """
 _PRICED = "SELECT product_id FROM products UNION SELECT product_id FROM prices"
@@ -199,8 +200,9 @@ def _price_faults(product: Stored, version: int | None, prices: Mapping[str, Map
         yield f"{name} is at version {product.version}, the price list at {version}"
     sold: dict[str, dict[str, Any]] = {}
     if isinstance(product, Product) and product.details.status is Status.ACTIVE:
-        known = {"product_version": product.version, "product_name": product.details.name}
-        sold = {v.sku: {**known, "price": str(v.price), "untracked": v.untracked} for v in product.details.variants}
+        details = product.details
+        known = {"product_version": product.version, "product_name": details.name, "tax_class": details.tax_class}
+        sold = {v.sku: {**known, "price": str(v.price), "untracked": v.untracked} for v in details.variants}
     for sku in sorted(sold.keys() | prices.keys()):
         if sku not in prices:
             yield f"SKU {sku} of {name} has no price in the price list"
@@ -216,6 +218,7 @@ def _price(row: asyncpg.Record) -> dict[str, Any]:
         "product_name": row["product_name"],
         "price": str(Money(row["currency"], row["price_nanos"])),
         "untracked": row["untracked"],
+        "tax_class": row["tax_class"],
     }
 
 

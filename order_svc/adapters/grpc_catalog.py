@@ -43,6 +43,7 @@ class GrpcCatalog:
                 product_name=found.product_name,
                 price=Money.from_proto(found.variant.price),
                 untracked=found.variant.untracked,
+                tax_class=found.tax_class,
             )
             for found in answer.variants
             if found.product_status == PRODUCT_STATUS_ACTIVE

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import NamedTuple
 
@@ -28,8 +28,18 @@ from order_svc.adapters.event_codec import (
     shown_bytes,
     without_secrets,
 )
+from order_svc.adapters.postgres_shipments import project_shipments
 from order_svc.application.ports import Change, Filter, HistoryEntry, OrderSummary, Request
-from order_svc.domain.order import Failure, FailureReason, Order, Recorded, Status
+from order_svc.domain.order import (
+    Event,
+    Failure,
+    FailureReason,
+    Order,
+    OrderDelivered,
+    OrderShipped,
+    Recorded,
+    Status,
+)
 from order_svc.domain.saga import Decision
 
 SOURCE = "order_svc"
@@ -37,7 +47,7 @@ SOURCE = "order_svc"
 _FIND_REQUEST = "SELECT order_id, fingerprint FROM requests WHERE customer_id = $1 AND request_id = $2"
 
 _STREAMS = """
-SELECT stream_id, version, type, schema_version, data, occurred_at FROM events
+SELECT stream_id, version, type, schema_version, data, occurred_at, actor, cause, causation_id FROM events
 WHERE stream_id = ANY ($1::uuid[]) ORDER BY stream_id, version
 """
 
@@ -81,22 +91,30 @@ UPDATE orders SET asked_again_at = $2 WHERE order_id IN (
 _APPEND = """
 WITH stored AS (
     INSERT INTO events (stream_id, version, type, schema_version, data, message_id, occurred_at, causation_id,
-        traceparent)
+        traceparent, actor, cause)
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::smallint[], $5::bytea[], $6::uuid[],
-        $7::timestamptz[], $8::uuid[], $9::text[])
+        $7::timestamptz[], $8::uuid[], $9::text[], $10::text[], $11::text[])
 )
 UPDATE orders SET status = new.status, settled = new.settled, failure_reason = new.failure_reason,
-    failure_message = new.failure_message, update_time = new.update_time, version = new.version
-FROM unnest($10::uuid[], $11::text[], $12::boolean[], $13::text[], $14::text[], $15::timestamptz[], $16::int[])
-    AS new (order_id, status, settled, failure_reason, failure_message, update_time, version)
+    failure_message = new.failure_message, update_time = new.update_time, version = new.version,
+    refunded_nanos = new.refunded_nanos
+FROM unnest($12::uuid[], $13::text[], $14::boolean[], $15::text[], $16::text[], $17::timestamptz[], $18::int[],
+    $19::bigint[])
+    AS new (order_id, status, settled, failure_reason, failure_message, update_time, version, refunded_nanos)
 WHERE orders.order_id = new.order_id
 """
 
 _SUMMARY = """
 SELECT order_id, customer_id, status, settled, currency, total_nanos, failure_reason, failure_message, place_time,
-    update_time, deadline, version
+    update_time, deadline, version, refunded_nanos
 FROM orders
 """
+_STUCK = """
+SELECT order_id FROM orders WHERE NOT settled AND (update_time <= $1 OR status = 'PENDING' AND deadline <= $2)
+    AND (update_time, order_id) > ($3::timestamptz, $4::uuid)
+ORDER BY update_time, order_id LIMIT $5
+"""
+_BEFORE_ALL = datetime(1, 1, 1, tzinfo=UTC), "00000000-0000-0000-0000-000000000000"
 _VERSIONS = "SELECT order_id, version FROM orders WHERE order_id = ANY ($1::uuid[])"
 
 
@@ -110,6 +128,8 @@ class _StoredEvent(NamedTuple):
     occurred_at: datetime
     causation_id: str | None
     traceparent: str | None
+    actor: str
+    cause: str
 
 
 class PostgresOrders:
@@ -139,12 +159,12 @@ class PostgresOrders:
             raise AlreadyExists(f"request {request.request_id} placed another order before", reason="REQUEST_ID_REUSED")
         return await self.get(str(row["order_id"]))
 
-    async def add(self, request: Request, decision: Decision) -> Order:
+    async def add(self, request: Request, decision: Decision, *, tx: Transaction | None = None) -> Order:
         order = decision.order
         events, envelopes = _messages([Change(decision)])
         (placed,) = events
         entries = [OutboxEntry.of(envelope) for envelope in envelopes]
-        claimed = await self._db.fetchval(
+        claimed = await (tx or self._db).fetchval(
             _PLACE,
             request.customer_id,
             request.request_id,
@@ -167,22 +187,19 @@ class PostgresOrders:
             winner = await self.placed_by(request)
             assert winner is not None
             return winner
-        self._relay()
+        if tx:
+            tx.after_commit(self._relay)
+        else:
+            self._relay()
         return order
 
     async def get(self, order_id: str) -> Order:
         return Order.fold(order_id, _decoded(await self._stream(order_id)))
 
     async def history(self, order_id: str) -> Sequence[HistoryEntry]:
-        return [
-            HistoryEntry(
-                row["version"],
-                row["occurred_at"],
-                f"{PACKAGE}.{row['type']}",
-                shown_bytes(row["type"], row["schema_version"], row["data"]),
-            )
-            for row in await self._stream(order_id)
-        ]
+        rows = await self._stream(order_id)
+        buyer = Order.fold(order_id, _decoded(rows[:1])).buyer
+        return [_entry(row, buyer) for row in rows]
 
     async def _stream(self, order_id: str) -> list[asyncpg.Record]:
         rows = await self._db.fetch(_STREAMS, [order_id])
@@ -190,21 +207,32 @@ class PostgresOrders:
             raise NotFound(f"no order {order_id}")
         return rows
 
-    async def page(self, which: Filter, *, before: str | None, limit: int) -> Sequence[OrderSummary]:
+    async def page(self, which: Filter, *, before: tuple[datetime, str] | None, limit: int) -> Sequence[OrderSummary]:
         conditions: list[str] = []
         values: list[object] = []
         for condition, value in (
-            ("customer_id <> '' AND customer_id =", which.customer_id),
-            ("status =", which.status),
-            ("order_id <", before),
+            ("customer_id <> '' AND customer_id = {}", which.customer_id),
+            ("status = {}", which.status),
+            ("place_time >= {}", which.placed_from),
+            ("place_time < {}", which.placed_before),
         ):
             if value is not None:
                 values.append(value)
-                conditions.append(f"{condition} ${len(values)}")
+                conditions.append(condition.format(f"${len(values)}"))
+        if before is not None:
+            values += before
+            conditions.append(f"(place_time, order_id) < (${len(values) - 1}::timestamptz, ${len(values)}::uuid)")
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         values.append(limit)
-        query = f"{_SUMMARY} {where} ORDER BY order_id DESC LIMIT ${len(values)}"
+        query = f"{_SUMMARY} {where} ORDER BY place_time DESC, order_id DESC LIMIT ${len(values)}"
         return [_summary(row) for row in await self._db.fetch(query, *values)]
+
+    async def stuck(
+        self, since: datetime, now: datetime, *, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Order]:
+        rows = await self._db.fetch(_STUCK, since, now, *(after or _BEFORE_ALL), limit)
+        histories = await self.histories([str(row["order_id"]) for row in rows])
+        return [Order.fold(id, histories[id]) for row in rows if (id := str(row["order_id"])) in histories]
 
     async def versions(self, order_ids: Collection[str]) -> Mapping[str, int]:
         rows = await self._db.fetch(_VERSIONS, list(order_ids))
@@ -240,11 +268,17 @@ class PostgresOrders:
         events, envelopes = _messages(changes)
         orders = {change.decision.order.order_id: change.decision.order for change in changes}
         try:
-            await tx.execute(_APPEND, *_columns(events, 9), *_columns(map(_projected, orders.values()), 7))
+            await tx.execute(_APPEND, *_columns(events, 11), *_columns(map(_projected, orders.values()), 8))
         except asyncpg.UniqueViolationError as error:
             raise Aborted("an order was changed meanwhile") from error
+        moved = {change.decision.order.order_id for change in changes if any(map(_ships, change.decision.events))}
+        await project_shipments(tx, (orders[order_id] for order_id in moved))
         await self._outbox.add(tx, envelopes)
         tx.after_commit(lambda: self._changed(orders.keys()))
+
+
+def _ships(event: Event) -> bool:
+    return isinstance(event, OrderShipped | OrderDelivered)
 
 
 def _messages(changes: Sequence[Change[Envelope]]) -> tuple[list[_StoredEvent], list[Envelope]]:
@@ -283,6 +317,8 @@ def _messages(changes: Sequence[Change[Envelope]]) -> tuple[list[_StoredEvent], 
                     order.update_time,
                     cause.id if cause else None,
                     traceparent,
+                    cause.source if cause else change.origin.actor,
+                    cause.type if cause else change.origin.cause,
                 )
             )
         envelopes.extend(
@@ -309,6 +345,7 @@ def _projected(order: Order) -> tuple[object, ...]:
         failure.message if failure else None,
         order.update_time,
         order.version,
+        order.refunded.nanos,
     )
 
 
@@ -321,6 +358,20 @@ def _decoded(rows: Iterable[asyncpg.Record]) -> list[Recorded]:
         )
         for row in rows
     ]
+
+
+def _entry(row: asyncpg.Record, buyer: str) -> HistoryEntry:
+    """The first event of an order is its buyer's doing: that isn't stored again."""
+    first = row["version"] == 1
+    return HistoryEntry(
+        row["version"],
+        row["occurred_at"],
+        f"{PACKAGE}.{row['type']}",
+        shown_bytes(row["type"], row["schema_version"], row["data"]),
+        actor=buyer if first else row["actor"] or "",
+        cause="PlaceOrder" if first else row["cause"] or "",
+        cause_id=str(row["causation_id"] or ""),
+    )
 
 
 def _by_stream(rows: Iterable[asyncpg.Record]) -> dict[str, list[Recorded]]:
@@ -341,4 +392,5 @@ def _summary(row: asyncpg.Record) -> OrderSummary:
         update_time=row["update_time"],
         deadline=row["deadline"],
         version=row["version"],
+        refunded=Money(row["currency"], row["refunded_nanos"]),
     )

@@ -11,7 +11,7 @@ from order_svc.application.ports import ProductState
 from order_svc.domain.pricing import Offer
 
 _OFFERS = """
-SELECT product_id, sku, product_version, product_name, currency, price_nanos, untracked
+SELECT product_id, sku, product_version, product_name, currency, price_nanos, untracked, tax_class
 FROM prices WHERE sku = ANY ($1::text[])
 """
 
@@ -28,8 +28,9 @@ DELETE FROM prices USING unnest($1::text[], $2::bigint[]) AS new (product_id, ve
 WHERE prices.product_id = new.product_id AND prices.product_version <= new.version
 """
 _INSERT = """
-INSERT INTO prices (product_id, sku, product_version, product_name, currency, price_nanos, untracked)
-SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
+INSERT INTO prices (product_id, sku, product_version, product_name, currency, price_nanos, untracked, tax_class)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::boolean[],
+    $8::text[])
 ON CONFLICT (product_id, sku) DO NOTHING
 """
 _REMEMBER = """
@@ -37,13 +38,14 @@ WITH known AS (
     INSERT INTO products (product_id, version) SELECT DISTINCT id, 0 FROM unnest($1::text[]) AS id ORDER BY id
     ON CONFLICT (product_id) DO UPDATE SET version = products.version RETURNING product_id, version
 )
-INSERT INTO prices (product_id, sku, product_version, product_name, currency, price_nanos, untracked)
+INSERT INTO prices (product_id, sku, product_version, product_name, currency, price_nanos, untracked, tax_class)
 SELECT new.* FROM known JOIN unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[],
-    $7::boolean[]) AS new (product_id, sku, product_version, product_name, currency, price_nanos, untracked)
+    $7::boolean[], $8::text[]) AS new (product_id, sku, product_version, product_name, currency,
+    price_nanos, untracked, tax_class)
     ON known.product_id = new.product_id AND known.version <= new.product_version
 ON CONFLICT (product_id, sku) DO UPDATE SET product_version = excluded.product_version,
     product_name = excluded.product_name, currency = excluded.currency, price_nanos = excluded.price_nanos,
-    untracked = excluded.untracked
+    untracked = excluded.untracked, tax_class = excluded.tax_class
 WHERE prices.product_version < excluded.product_version
 """
 
@@ -78,7 +80,16 @@ class PostgresPrices:
 
 def _columns(offers: Iterable[Offer]) -> tuple[list[object], ...]:
     rows = [
-        (o.product_id, o.sku, o.product_version, o.product_name, o.price.currency, o.price.nanos, o.untracked)
+        (
+            o.product_id,
+            o.sku,
+            o.product_version,
+            o.product_name,
+            o.price.currency,
+            o.price.nanos,
+            o.untracked,
+            o.tax_class,
+        )
         for o in offers
     ]
     return tuple(list(column) for column in zip(*rows, strict=True))
@@ -92,4 +103,5 @@ def _offer(row: asyncpg.Record) -> Offer:
         product_name=row["product_name"],
         price=Money(row["currency"], row["price_nanos"]),
         untracked=row["untracked"],
+        tax_class=row["tax_class"],
     )

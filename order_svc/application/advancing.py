@@ -1,7 +1,7 @@
 """Taking orders further: by messages, by their buyers, by the clock."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Generic
 
@@ -9,15 +9,20 @@ import stamina
 
 from chassis.clock import Clock
 from chassis.errors import Aborted, NotFound
-from order_svc.application.ports import Cause, Change, ChangeableOrders, Tx
+from order_svc.application.ports import Cause, Change, ChangeableOrders, Origin, Tx
+from order_svc.domain import messages as m
 from order_svc.domain import saga
-from order_svc.domain.messages import CancelRequested, DeadlinePassed, Message
+from order_svc.domain.messages import DeadlinePassed, Message, Request
 from order_svc.domain.order import Order
-from order_svc.domain.saga import decide
+from order_svc.domain.saga import RETRY_AFTER, decide
 
-# Commands wait for their service however long that takes, but its answers are kept for days only: if they were missed,
-# the order would wait for ever.
-ASK_AGAIN_AFTER = timedelta(hours=6)
+METHODS: Mapping[type[Request], str] = {
+    m.CancelRequested: "CancelOrder",
+    m.ShipmentRequested: "CreateShipment",
+    m.DeliveryReported: "MarkShipmentDelivered",
+    m.ReturnRequested: "ReturnOrderLines",
+    m.RetryRequested: "RetryOrder",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,10 @@ async def advance_orders(
     await orders.append(changes, tx=tx)
 
 
-async def cancel_order(order_id: str, *, orders: ChangeableOrders[Tx, Cause], clock: Clock) -> Order:
-    """Call off an order that isn't confirmed; one that came to nothing already is returned as it is.
+async def change_order(order_id: str, request: Request, *, orders: ChangeableOrders[Tx, Cause], clock: Clock) -> Order:
+    """Do what somebody asks of an order, and return it; what the same request did before isn't done again.
 
-    Raises NotFound, and FailedPrecondition once it is confirmed.
+    Raises NotFound, and what the order refuses: FailedPrecondition, InvalidArgument, AlreadyExists.
     """
     async for attempt in stamina.retry_context(on=Aborted, attempts=5, wait_initial=0.01, wait_max=0.1, timeout=None):
         with attempt:
@@ -60,17 +65,22 @@ async def cancel_order(order_id: str, *, orders: ChangeableOrders[Tx, Cause], cl
                 found = await orders.locked({order_id}, tx=tx)
                 if order_id not in found:
                     raise NotFound(f"no order {order_id}")
-                decision = decide(found[order_id], CancelRequested(), clock.now())
+                asked = request if request.by else replace(request, by=found[order_id].buyer)
+                decision = decide(found[order_id], asked, clock.now())
                 if decision.events:
-                    await orders.append([Change(decision)], tx=tx)
+                    await orders.append([Change(decision, origin=Origin(asked.by, METHODS[type(asked)]))], tx=tx)
                 return decision.order
     raise AssertionError("unreachable")
 
 
 async def ask_again(
-    *, orders: ChangeableOrders[Tx, Cause], clock: Clock, after: timedelta = ASK_AGAIN_AFTER, limit: int = 200
+    *, orders: ChangeableOrders[Tx, Cause], clock: Clock, after: timedelta = RETRY_AFTER, limit: int = 200
 ) -> int:
-    """Repeat what up to `limit` orders that stand still wait for; returns how many. Replicas share the work."""
+    """Repeat what up to `limit` orders that stand still wait for; returns how many. Replicas share the work.
+
+    Commands wait for their service however long that takes, but its answers are kept for days only: if they were
+    missed, the order would wait for ever.
+    """
     async with orders.transaction() as tx:
         now = clock.now()
         stalled = await orders.stalled(now - after, now, limit=limit, tx=tx)

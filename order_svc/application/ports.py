@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from chassis.money import Money
+from order_svc.domain.cart import Cart
 from order_svc.domain.order import Failure, Order, Recorded, Status
 from order_svc.domain.pricing import Offer
 from order_svc.domain.saga import Decision
@@ -41,16 +42,24 @@ class OrderSummary:
     update_time: datetime
     deadline: datetime
     version: int
+    refunded: Money
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """A stored event: `data` is the protobuf message named `type` (its full name)."""
+    """A stored event: `data` is the protobuf message named `type` (its full name).
+
+    `actor` is who did it and `cause` why: the type of a message, whose id is `cause_id`, a method, or the clock. Both
+    are empty where an older release didn't say.
+    """
 
     version: int
     time: datetime
     type: str
     data: bytes
+    actor: str
+    cause: str
+    cause_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +68,28 @@ class Filter:
 
     customer_id: str | None = None
     status: Status | None = None
+    placed_from: datetime | None = None
+    placed_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who called which method, or that the clock did."""
+
+    actor: str
+    cause: str
+
+
+CLOCK = Origin("order_svc", "clock")
 
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[Cause_co]):
-    """A decision to store, and the message that led to it (None: a call or the clock)."""
+    """A decision to store, and what led to it: a message, or where there is none a call or the clock."""
 
     decision: Decision
     cause: Cause_co | None = None
+    origin: Origin = CLOCK
 
 
 class PlacedOrders(Protocol):
@@ -79,6 +102,32 @@ class PlacedOrders(Protocol):
         ...
 
 
+class CheckedOutOrders(Protocol[Tx_contra]):
+    async def add(self, request: Request, decision: Decision, *, tx: Tx_contra | None = None) -> Order:
+        """As PlacedOrders.add, but the order is there once `tx` commits."""
+        ...
+
+    async def get(self, order_id: str) -> Order: ...
+
+
+class Carts(Protocol[Tx]):
+    def transaction(self) -> AbstractAsyncContextManager[Tx]: ...
+
+    async def add(self, cart: Cart) -> None: ...
+
+    async def find(self, cart_id: str) -> Cart | None: ...
+
+    async def locked(self, cart_id: str, *, tx: Tx) -> Cart | None:
+        """The cart, kept from others until `tx` ends."""
+        ...
+
+    async def save(self, before: Cart, after: Cart, *, tx: Tx) -> None:
+        """Store what differs; `before` is as `locked` gave it."""
+        ...
+
+    async def drop_expired(self, now: datetime, *, limit: int) -> int: ...
+
+
 class ReadableOrders(Protocol):
     async def get(self, order_id: str) -> Order:
         """Raises NotFound."""
@@ -88,8 +137,48 @@ class ReadableOrders(Protocol):
         """Raises NotFound."""
         ...
 
-    async def page(self, which: Filter, *, before: str | None, limit: int) -> Sequence[OrderSummary]:
-        """The newest `limit` orders whose id is below `before`."""
+    async def page(self, which: Filter, *, before: tuple[datetime, str] | None, limit: int) -> Sequence[OrderSummary]:
+        """The newest `limit` orders that come after the place time and id of another."""
+        ...
+
+    async def stuck(
+        self, since: datetime, now: datetime, *, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Order]:
+        """Orders that aren't settled and haven't moved after `since`, or are past their deadline, those that have
+        waited longest first, from `after` the update time and id of another."""
+        ...
+
+
+class ShipmentIndex(Protocol):
+    """Where shipments are: their orders know what is in them."""
+
+    async def order_of(self, shipment_id: str) -> str:
+        """Raises NotFound."""
+        ...
+
+    async def page(
+        self, *, order_id: str | None, under_way: bool, before: str | None, limit: int
+    ) -> Sequence[tuple[str, str]]:
+        """Order and shipment id of the newest `limit` shipments with ids below `before`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """Orders read from their events, in how many things the old read model differed from them, and the first of
+    these, a sentence each."""
+
+    orders: int
+    difference_count: int
+    differences: Sequence[str]
+
+
+class ReadModel(Protocol):
+    async def rebuild(self, *, swap: bool) -> Rebuilt:
+        """Build it anew beside the old one, compare, and with `swap` put it in its place.
+
+        Raises Aborted while another is under way, FailedPrecondition for an order whose events can't be read.
+        """
         ...
 
 

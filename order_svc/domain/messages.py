@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from chassis.money import Money
+from order_svc.domain.fulfilment import Units
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,72 @@ class PaymentCaptureFailed:
 
 @dataclass(frozen=True, slots=True)
 class PaymentVoided:
-    pass
+    """`refunded` is what the void gave back of what had been captured."""
+
+    refunded: Money | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StockRestocked:
+    operation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRefunded:
+    operation_id: str
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRefundFailed:
+    operation_id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """The buyer calls the order off."""
+    """The buyer, or with `by_operator` somebody of the shop, calls off `units`: none named, all that isn't shipped."""
+
+    by: str = ""
+    reason: str = ""
+    request_id: str = ""
+    units: tuple[Units, ...] = ()
+    by_operator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShipmentRequested:
+    """`units` leave: none named, all that is left to ship. `shipment_id` is for a shipment that is made by this."""
+
+    request_id: str
+    shipment_id: str
+    by: str
+    units: tuple[Units, ...] = ()
+    carrier: str = ""
+    tracking_number: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryReported:
+    shipment_id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnRequested:
+    """`units` came back: none named, all that was delivered. `restock`: they are fit for sale."""
+
+    request_id: str
+    by: str
+    restock: bool
+    units: tuple[Units, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequested:
+    by: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +138,12 @@ Reply = (
     | PaymentCaptured
     | PaymentCaptureFailed
     | PaymentVoided
+    | StockRestocked
+    | PaymentRefunded
+    | PaymentRefundFailed
 )
-Message = Reply | CancelRequested | DeadlinePassed
+Request = CancelRequested | ShipmentRequested | DeliveryReported | ReturnRequested | RetryRequested
+Message = Reply | Request | DeadlinePassed
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +177,25 @@ class VoidPayment:
     pass
 
 
-Command = ReserveStock | CommitStock | ReleaseStock | AuthorizePayment | CapturePayment | VoidPayment
+@dataclass(frozen=True, slots=True)
+class RestockStock:
+    operation_id: str
+    quantities: dict[str, int]  # units by SKU
+
+
+@dataclass(frozen=True, slots=True)
+class RefundPayment:
+    operation_id: str
+    amount: Money
+
+
+Command = (
+    ReserveStock
+    | CommitStock
+    | ReleaseStock
+    | RestockStock
+    | AuthorizePayment
+    | CapturePayment
+    | VoidPayment
+    | RefundPayment
+)

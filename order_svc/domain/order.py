@@ -1,20 +1,31 @@
 """The order: what was bought, and the fold of all that happened to it."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from chassis.errors import NotFound
 from chassis.money import Money
+from order_svc.domain.fulfilment import Counts, Kind, Operation, Progress, Shipment, Units, total
+from order_svc.domain.totals import MILLION, Destination, Shipping, Totals
+
+GUEST = "guest"
 
 
 class Status(StrEnum):
-    """PENDING -> CONFIRMED | REJECTED | CANCELLED; CONFIRMED -> CANCELLED only if the payment can't be collected."""
+    """PENDING -> CONFIRMED | REJECTED | CANCELLED; CONFIRMED -> CANCELLED while nothing is shipped;
+    CONFIRMED -> PARTLY_SHIPPED -> SHIPPED -> DELIVERED -> RETURNED."""
 
     PENDING = "PENDING"
     CONFIRMED = "CONFIRMED"
     REJECTED = "REJECTED"
     CANCELLED = "CANCELLED"
+    PARTLY_SHIPPED = "PARTLY_SHIPPED"
+    SHIPPED = "SHIPPED"
+    DELIVERED = "DELIVERED"
+    RETURNED = "RETURNED"
 
 
 class FailureReason(StrEnum):
@@ -23,6 +34,7 @@ class FailureReason(StrEnum):
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     CANCELLED_BY_CUSTOMER = "CANCELLED_BY_CUSTOMER"
     CAPTURE_FAILED = "CAPTURE_FAILED"
+    CANCELLED_BY_OPERATOR = "CANCELLED_BY_OPERATOR"
 
 
 class Holding(StrEnum):
@@ -36,16 +48,34 @@ class Holding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """`net` is what the line costs without tax; None where that is just quantity times unit_price. `tax_rate` is in
+    millionths."""
+
     sku: str
     quantity: int
     unit_price: Money
     product_id: str
     product_name: str
     untracked: bool = False
+    net: Money | None = None
+    tax: Money | None = None
+    tax_rate: int = 0
 
     @property
     def total(self) -> Money:
-        return self.unit_price * self.quantity
+        """Without tax."""
+        return self.net or self.unit_price * self.quantity
+
+    @property
+    def gross(self) -> Money:
+        return self.total + self.tax if self.tax else self.total
+
+    def part(self, units: int) -> "Line":
+        """The line as if no more had been ordered."""
+        exact = self.unit_price * units
+        rounded = exact.rounded()
+        tax = rounded.times(self.tax_rate, MILLION) if self.tax_rate else None
+        return replace(self, quantity=units, net=None if rounded == exact else rounded, tax=tax)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +91,8 @@ class OrderPlaced:
     total: Money
     payment_token: str
     deadline: datetime
+    shipping: Shipping | None = None
+    destination: Destination | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +122,11 @@ class OrderRejected:
 
 @dataclass(frozen=True, slots=True)
 class OrderCancelled:
+    """`by` is who called it off, or the service whose refusal it follows."""
+
     failure: Failure
+    by: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +136,76 @@ class OrderStockReleased:
 
 @dataclass(frozen=True, slots=True)
 class OrderPaymentVoided:
-    pass
+    """`refunded` is what was given back for that."""
+
+    refunded: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OrderSettled:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class OrderLinesCancelled:
+    """A part of it was called off before it was shipped; `refund` is what goes back for it."""
+
+    operation_id: str
+    units: tuple[Units, ...]
+    refund: Money
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderShipped:
+    shipment_id: str
+    request_id: str
+    units: tuple[Units, ...]
+    carrier: str
+    tracking_number: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderDelivered:
+    shipment_id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderLinesReturned:
+    operation_id: str
+    units: tuple[Units, ...]
+    refund: Money
+    restock: bool
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderStockRestocked:
+    operation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRefunded:
+    """`operation_id` is the payment's name of the refund, `Operation.refund_id` where the order asked for it."""
+
+    operation_id: str
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRefundFailed:
+    operation_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRetried:
+    by: str
+    reason: str
 
 
 Event = (
@@ -119,6 +219,14 @@ Event = (
     | OrderStockReleased
     | OrderPaymentVoided
     | OrderSettled
+    | OrderLinesCancelled
+    | OrderShipped
+    | OrderDelivered
+    | OrderLinesReturned
+    | OrderStockRestocked
+    | OrderRefunded
+    | OrderRefundFailed
+    | OrderRetried
 )
 
 
@@ -147,6 +255,15 @@ class Order:
     settled: bool = False
     stock: Holding = Holding.NOTHING
     payment: Holding = Holding.NOTHING
+    shipments: tuple[Shipment, ...] = ()
+    operations: tuple[Operation, ...] = ()
+    refunds: Mapping[str, Money] = field(default_factory=dict)  # by the payment's id of each, "" for that of a void
+    shipping: Shipping | None = None
+    destination: Destination | None = None
+
+    @property
+    def totals(self) -> Totals:
+        return Totals.of(self.lines, self.shipping)
 
     @classmethod
     def begun(cls, order_id: str, placed: OrderPlaced, at: datetime) -> "Order":
@@ -163,6 +280,8 @@ class Order:
             update_time=at,
             stock=Holding.ASKED if tracked else Holding.NOTHING,
             payment=Holding.NOTHING if tracked else Holding.ASKED,
+            shipping=placed.shipping,
+            destination=placed.destination,
         )
 
     @classmethod
@@ -193,13 +312,29 @@ class Order:
             case OrderRejected(failure):
                 return replace(now._without(failure.reason), status=Status.REJECTED, failure=failure)
             case OrderCancelled(failure):
-                return replace(now._without(failure.reason), status=Status.CANCELLED, failure=failure)
+                now = now._without(failure.reason)
+                return replace(now, status=Status.CANCELLED, failure=failure, settled=False)
             case OrderStockReleased():
                 return replace(now, stock=Holding.NOTHING)
-            case OrderPaymentVoided():
-                return replace(now, payment=Holding.NOTHING)
+            case OrderPaymentVoided(refunded):
+                return replace(now._refunded("", refunded), payment=Holding.NOTHING)
             case OrderSettled():
                 return replace(now, settled=True)
+            case OrderShipped() | OrderDelivered():
+                return now._moved(event, at)
+            case OrderLinesCancelled() | OrderLinesReturned():
+                return now._less(event)
+            case OrderStockRestocked(operation_id):
+                done = (replace(o, restocking=Progress.DONE) for o in self.operations if o.operation_id == operation_id)
+                return now._with(done)
+            case OrderRefunded(refund_id, amount):
+                paid = (replace(o, refunding=Progress.DONE) for o in self.operations if o.refund_id == refund_id)
+                return now._with(paid)._refunded(refund_id, amount)
+            case OrderRefundFailed(refund_id, reason):
+                failed = (o for o in self.operations if o.refund_id == refund_id)
+                return now._with(replace(o, refunding=Progress.FAILED, failure=reason) for o in failed)
+            case OrderRetried():
+                return now._again()
             case OrderPlaced():
                 raise ValueError(f"order {self.order_id} was placed twice")
 
@@ -210,6 +345,94 @@ class Order:
         if refusal is FailureReason.PAYMENT_DECLINED:
             return replace(self, payment=Holding.NOTHING)
         return self
+
+    def _moved(self, event: OrderShipped | OrderDelivered, at: datetime) -> "Order":
+        if isinstance(event, OrderShipped):
+            carried = event.carrier, event.tracking_number
+            shipment = Shipment(event.shipment_id, event.request_id, event.units, *carried, ship_time=at)
+            return replace(self, shipments=(*self.shipments, shipment))._standing()
+        shipments = tuple(
+            replace(shipment, deliver_time=at) if shipment.shipment_id == event.shipment_id else shipment
+            for shipment in self.shipments
+        )
+        return replace(self, shipments=shipments)._standing()
+
+    def _less(self, event: OrderLinesCancelled | OrderLinesReturned) -> "Order":
+        unfit = isinstance(event, OrderLinesReturned) and not event.restock
+        restock = {} if unfit else self.tracked(event.units)
+        operation = Operation(
+            event.operation_id,
+            Kind.RETURN if isinstance(event, OrderLinesReturned) else Kind.CANCELLATION,
+            event.units,
+            event.refund,
+            restock,
+            Progress.DUE if event.refund.nanos else Progress.NONE,
+            Progress.DUE if restock else Progress.NONE,
+        )
+        settled = self.settled and not (restock or event.refund.nanos)
+        return replace(self, operations=(*self.operations, operation), settled=settled)._standing()
+
+    def _standing(self) -> "Order":
+        """The order in the status that its units mean."""
+        counts = self.counts()
+        status = self.status
+        if counts.unshipped:
+            status = Status.PARTLY_SHIPPED if counts.shipped else Status.CONFIRMED
+        elif counts.shipped != counts.delivered:
+            status = Status.SHIPPED
+        else:
+            status = Status.DELIVERED if counts.returnable else Status.RETURNED
+        return replace(self, status=status)
+
+    def _with(self, changed: Iterable[Operation]) -> "Order":
+        by_id = {operation.operation_id: operation for operation in changed}
+        return replace(self, operations=tuple(by_id.get(o.operation_id, o) for o in self.operations))
+
+    def _refunded(self, refund_id: str, amount: Money | None) -> "Order":
+        return self if amount is None else replace(self, refunds={**self.refunds, refund_id: amount})
+
+    def _again(self) -> "Order":
+        """Each refund that failed is due under a new id, as far as there is something left to give back."""
+        order = self
+        for operation in self.operations:
+            if operation.refunding is Progress.FAILED:
+                nanos = min(operation.refund.nanos, order.unclaimed())
+                refunding = Progress.DUE if nanos else Progress.NONE
+                tries, refund = operation.tries + 1, Money(self.total.currency, nanos)
+                order = order._with([replace(operation, refunding=refunding, tries=tries, refund=refund, failure="")])
+        return order
+
+    def counts(self) -> Counts:
+        return Counts.of((line.quantity for line in self.lines), self.shipments, self.operations)
+
+    @property
+    def buyer(self) -> str:
+        """Who ordered, as histories name them."""
+        return self.customer_id or GUEST
+
+    @property
+    def refunded(self) -> Money:
+        return Money(self.total.currency, sum(amount.nanos for amount in self.refunds.values()))
+
+    def unclaimed(self) -> int:
+        """What was neither given back nor is due to be, in nanos."""
+        due = sum(o.refund.nanos for o in self.operations if o.refunding is Progress.DUE)
+        return max(0, self.total.nanos - self.refunded.nanos - due)
+
+    def tracked(self, units: Iterable[Units]) -> dict[str, int]:
+        """Those of `units` that are in stock, by SKU."""
+        wanted: Counter[str] = Counter()
+        for index, quantity in sorted(total(units).items()):
+            if not self.lines[index].untracked:
+                wanted[self.lines[index].sku] += quantity
+        return dict(wanted)
+
+    def shipment(self, shipment_id: str) -> Shipment:
+        """Raises NotFound."""
+        for shipment in self.shipments:
+            if shipment.shipment_id == shipment_id:
+                return shipment
+        raise NotFound(f"order {self.order_id} has no shipment {shipment_id}")
 
     def stock_wanted(self) -> dict[str, int]:
         """Units to hold by SKU, over all tracked lines, in the order of their first lines."""

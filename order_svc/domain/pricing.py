@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from chassis.errors import InvalidArgument, Violation
+from chassis.errors import FailedPrecondition, InvalidArgument, Violation
 from chassis.money import Money
 from order_svc.domain.order import Line
 
@@ -16,10 +16,11 @@ MAX_TEXT_BYTES = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A line as ordered."""
+    """A line as ordered; `expected` is the unit price that the buyer saw, None for any."""
 
     sku: str
     quantity: int
+    expected: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,14 @@ class Offer:
     product_name: str
     price: Money
     untracked: bool
+    tax_class: str = ""
 
 
 def price(wanted: Sequence[Wanted], offers: Mapping[str, Offer]) -> tuple[tuple[Line, ...], Money]:
-    """The lines and their total. Raises InvalidArgument with a violation for each line that can't be sold so."""
+    """The lines and the sum of their nets, before tax.
+
+    Raises InvalidArgument with a violation for each line that can't be sold so.
+    """
     violations: list[Violation] = []
     lines: list[Line] = []
     for index, want in enumerate(wanted):
@@ -51,11 +56,14 @@ def price(wanted: Sequence[Wanted], offers: Mapping[str, Offer]) -> tuple[tuple[
                 )
             )
             continue
-        if offer.price.nanos * want.quantity > _LARGEST:
+        exact = offer.price * want.quantity
+        if exact.nanos > _LARGEST:
             violations.append(Violation(f"lines[{index}].quantity", "makes the line's total too large"))
             continue
-        lines.append(Line(want.sku, want.quantity, offer.price, offer.product_id, offer.product_name, offer.untracked))
-    total = sum(line.unit_price.nanos * line.quantity for line in lines)
+        net = None if (rounded := exact.rounded()) == exact else rounded
+        name, product_id = offer.product_name, offer.product_id
+        lines.append(Line(want.sku, want.quantity, offer.price, product_id, name, offer.untracked, net))
+    total = sum(line.total.nanos for line in lines)
     if not violations and total > _LARGEST:
         violations.append(Violation("lines", "make the order's total too large"))
     size = sum(len((line.sku + line.product_id + line.product_name).encode()) for line in lines)
@@ -65,3 +73,18 @@ def price(wanted: Sequence[Wanted], offers: Mapping[str, Offer]) -> tuple[tuple[
     if violations:
         raise InvalidArgument(violations)
     return tuple(lines), Money(lines[0].unit_price.currency, total)
+
+
+def refuse_changes(wanted: Sequence[Wanted], lines: Sequence[Line]) -> None:
+    """Raises FailedPrecondition with the price of now for each line that was expected to cost something else."""
+    changed = [
+        (index, want.expected, line)
+        for index, (want, line) in enumerate(zip(wanted, lines, strict=True))
+        if want.expected is not None and want.expected != line.unit_price
+    ]
+    if changed:
+        raise FailedPrecondition(
+            "; ".join(f"{line.sku} costs {line.unit_price} now, not {expected}" for _, expected, line in changed),
+            reason="PRICE_CHANGED",
+            violations=[Violation(f"lines[{index}]", str(line.unit_price)) for index, _, line in changed],
+        )

@@ -5,13 +5,15 @@ opens) and which replies count (those of open steps). Everything else, a duplica
 no open step and changes nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter
+from typing import Any, NamedTuple
 
 from chassis.errors import FailedPrecondition
 from order_svc.domain import messages as m
+from order_svc.domain.fulfilment import Operation, Progress
 from order_svc.domain.order import (
     Event,
     Failure,
@@ -23,37 +25,76 @@ from order_svc.domain.order import (
     OrderPaymentCaptured,
     OrderPaymentVoided,
     OrderPlaced,
+    OrderRefunded,
+    OrderRefundFailed,
     OrderRejected,
+    OrderRetried,
     OrderSettled,
     OrderStockCommitted,
     OrderStockReleased,
     OrderStockReserved,
+    OrderStockRestocked,
     Status,
 )
+from order_svc.domain.requests import cancel, deliver, ship, take_back
 
-Refusal = Callable[[m.Reply], Event]
+Subject = Order | Operation
+Made = Callable[[Any], Event]  # of a reply
+
+RETRY_AFTER = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One row of the saga: `command` is sent when an order comes to one of `statuses` with `part` in `holdings`.
 
-    `completed_by` the reply, `event` is recorded; a reply in `refused_by` records what its function makes of it.
-    `undone_by` names the row that takes the step back once the order has failed.
+    It concerns the order, or each of its operations that `of` names; these have an `id`, under which they are asked for
+    and answered. `completed_by` the reply, `event` is recorded; a reply in `refused_by` records what its function
+    makes of it. `undone_by` names the row that takes the step back once the order has failed. While a step that
+    `expires` is open, the order's deadline counts; every other is open until it is done. What wasn't answered is
+    asked again every RETRY_AFTER.
     """
 
     name: str
-    part: Callable[[Order], Holding]
+    part: Callable[[Any], Holding | Progress]
     statuses: frozenset[Status]
-    holdings: frozenset[Holding]
-    command: Callable[[Order], m.Command]
+    holdings: frozenset[Holding | Progress]
+    command: Callable[[Any], m.Command]
     completed_by: type[m.Reply]
-    event: Callable[[], Event]
-    refused_by: Mapping[type[m.Reply], Refusal] = field(default_factory=dict)
+    event: Made
+    refused_by: Mapping[type[m.Reply], Made] = field(default_factory=dict)
     undone_by: str = ""
+    expires: bool = False
+    of: Callable[[Order], Iterable[Subject]] = lambda order: (order,)
+    id: Callable[[Any], str] = lambda _: ""
 
-    def open(self, order: Order) -> bool:
-        return order.status in self.statuses and self.part(order) in self.holdings
+
+class Task(NamedTuple):
+    """An open step, and what it is to be done for."""
+
+    step: Step
+    subject: Subject
+
+    @property
+    def operation_id(self) -> str:
+        """Empty for the order itself."""
+        return self.step.id(self.subject)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.step.name, self.operation_id
+
+    def command(self) -> m.Command:
+        return self.step.command(self.subject)
+
+    def answer(self, reply: m.Message) -> Event | None:
+        """What a reply means to this step, None where it isn't its."""
+        if getattr(reply, "operation_id", "") != self.operation_id:
+            return None
+        if isinstance(reply, self.step.completed_by):
+            return self.step.event(reply)
+        refused = self.step.refused_by.get(type(reply))  # type: ignore[arg-type]
+        return refused(reply) if refused else None
 
 
 def _out_of_stock(reply: m.Reply) -> Event:
@@ -72,7 +113,18 @@ def _declined(reply: m.Reply) -> Event:
 
 def _not_captured(reply: m.Reply) -> Event:
     assert isinstance(reply, m.PaymentCaptureFailed)
-    return OrderCancelled(Failure(FailureReason.CAPTURE_FAILED, reply.reason or "the payment can't be captured"))
+    failure = Failure(FailureReason.CAPTURE_FAILED, reply.reason or "the payment can't be captured")
+    return OrderCancelled(failure, by="payment_svc")
+
+
+def _with_money(order: Order) -> tuple[Operation, ...]:
+    """Nothing can be refunded before it is captured."""
+    return order.operations if order.payment is Holding.TAKEN else ()
+
+
+def _with_stock(order: Order) -> tuple[Operation, ...]:
+    """Nothing can be put back before it is taken."""
+    return order.operations if order.stock is Holding.TAKEN else ()
 
 
 _SHORTAGES_NAMED = 20
@@ -80,49 +132,69 @@ _STOCK: Callable[[Order], Holding] = attrgetter("stock")
 _PAYMENT: Callable[[Order], Holding] = attrgetter("payment")
 _PENDING = frozenset({Status.PENDING})
 _CONFIRMED = frozenset({Status.CONFIRMED})
+STANDING = frozenset({
+    Status.CONFIRMED, Status.PARTLY_SHIPPED, Status.SHIPPED, Status.DELIVERED, Status.RETURNED,
+})  # fmt: skip
 _FAILED = frozenset({Status.REJECTED, Status.CANCELLED})
 _ASKED = frozenset({Holding.ASKED})
 _HELD = frozenset({Holding.HELD})
+_DUE = frozenset({Progress.DUE})
 _ANYTHING = frozenset({Holding.ASKED, Holding.HELD, Holding.TAKEN})
 
 SAGA: tuple[Step, ...] = (
     Step(
         "reserve stock", _STOCK, _PENDING, _ASKED,
         command=lambda order: m.ReserveStock(order.stock_wanted()),
-        completed_by=m.StockReserved, event=OrderStockReserved,
+        completed_by=m.StockReserved, event=lambda _: OrderStockReserved(),
         refused_by={m.StockRejected: _out_of_stock},
         undone_by="release stock",
+        expires=True,
     ),
     # The pivot: once authorised the order stands, and the steps below are repeated until they are done.
     Step(
         "authorise payment", _PAYMENT, _PENDING, _ASKED,
         command=lambda order: m.AuthorizePayment(order.total, order.payment_token),
-        completed_by=m.PaymentAuthorized, event=OrderConfirmed,
+        completed_by=m.PaymentAuthorized, event=lambda _: OrderConfirmed(),
         refused_by={m.PaymentDeclined: _declined, m.PaymentVoided: _declined},
         undone_by="void payment",
+        expires=True,
     ),
     Step(
         "commit stock", _STOCK, _CONFIRMED, _HELD,
         command=lambda _: m.CommitStock(),
-        completed_by=m.StockCommitted, event=OrderStockCommitted,
+        completed_by=m.StockCommitted, event=lambda _: OrderStockCommitted(),
         undone_by="release stock",
     ),
     Step(
         "capture payment", _PAYMENT, _CONFIRMED, _HELD,
         command=lambda _: m.CapturePayment(),
-        completed_by=m.PaymentCaptured, event=OrderPaymentCaptured,
+        completed_by=m.PaymentCaptured, event=lambda _: OrderPaymentCaptured(),
         refused_by={m.PaymentCaptureFailed: _not_captured},
         undone_by="void payment",
     ),
     Step(
         "release stock", _STOCK, _FAILED, _ANYTHING,
         command=lambda _: m.ReleaseStock(),
-        completed_by=m.StockReleased, event=OrderStockReleased,
+        completed_by=m.StockReleased, event=lambda _: OrderStockReleased(),
     ),
     Step(
         "void payment", _PAYMENT, _FAILED, _ANYTHING,
         command=lambda _: m.VoidPayment(),
-        completed_by=m.PaymentVoided, event=OrderPaymentVoided,
+        completed_by=m.PaymentVoided, event=lambda reply: OrderPaymentVoided(reply.refunded),
+    ),
+    # What was called off or came back, each under its own id.
+    Step(
+        "restock", attrgetter("restocking"), STANDING, _DUE, of=_with_stock, id=attrgetter("operation_id"),
+        command=lambda operation: m.RestockStock(operation.operation_id, dict(operation.restock)),
+        completed_by=m.StockRestocked, event=lambda reply: OrderStockRestocked(reply.operation_id),
+        undone_by="release stock",
+    ),
+    Step(
+        "refund", attrgetter("refunding"), STANDING, _DUE, of=_with_money, id=attrgetter("refund_id"),
+        command=lambda operation: m.RefundPayment(operation.refund_id, operation.refund),
+        completed_by=m.PaymentRefunded, event=lambda reply: OrderRefunded(reply.operation_id, reply.amount),
+        refused_by={m.PaymentRefundFailed: lambda reply: OrderRefundFailed(reply.operation_id, reply.reason)},
+        undone_by="void payment",
     ),
 )  # fmt: skip
 
@@ -139,25 +211,26 @@ class Decision:
 def place(order_id: str, placed: OrderPlaced, now: datetime) -> Decision:
     """Begin the saga of a new order."""
     order = Order.begun(order_id, placed, now)
-    return Decision(order, (placed,), tuple(step.command(order) for step in open_steps(order)))
+    return Decision(order, (placed,), tuple(task.command() for task in open_tasks(order)))
 
 
 def decide(order: Order, message: m.Message, now: datetime) -> Decision:
     """What follows from `message`; nothing, if it doesn't concern the order as it stands.
 
-    Raises FailedPrecondition for a cancellation that comes after the pivot.
+    Raises FailedPrecondition, InvalidArgument or AlreadyExists for a request that the order can't meet.
     """
-    event = _reaction(order, message, now)
+    open_before = open_tasks(order)
+    event = _reaction(order, message, now, open_before)
     if event is None:
         return Decision(order)
     events = [event]
     after = order.after(event, now)
-    steps = open_steps(after)
-    if not steps:
+    tasks = open_tasks(after)
+    if not tasks and not after.settled and not needs_operator(after):
         events.append(OrderSettled())
         after = after.after(events[-1], now)
-    before = open_steps(order)
-    return Decision(after, tuple(events), tuple(step.command(after) for step in steps if step not in before))
+    before = set() if isinstance(event, OrderRetried) else {task.key for task in open_before}
+    return Decision(after, tuple(events), tuple(task.command() for task in tasks if task.key not in before))
 
 
 def ask_again(order: Order) -> Decision:
@@ -165,33 +238,49 @@ def ask_again(order: Order) -> Decision:
 
     Whoever is asked repeats the answer that stands.
     """
-    return Decision(order, commands=tuple(step.command(order) for step in open_steps(order)))
+    return Decision(order, commands=tuple(task.command() for task in open_tasks(order)))
 
 
-def open_steps(order: Order) -> list[Step]:
-    """The steps whose replies are awaited."""
-    return [step for step in SAGA if step.open(order)]
+def open_tasks(order: Order) -> list[Task]:
+    """What replies are awaited of."""
+    return [
+        Task(step, subject)
+        for step in SAGA
+        if order.status in step.statuses
+        for subject in step.of(order)
+        if step.part(subject) in step.holdings
+    ]
 
 
-def _reaction(order: Order, message: m.Message, now: datetime) -> Event | None:
+def needs_operator(order: Order) -> list[Operation]:
+    """Those of its operations whose refund was refused for good, and the order goes on without."""
+    return [o for o in order.operations if order.status in STANDING and o.refunding is Progress.FAILED]
+
+
+def _reaction(order: Order, message: m.Message, now: datetime, tasks: list[Task]) -> Event | None:
     match message:
         case m.CancelRequested():
-            if order.status is Status.CONFIRMED:
-                raise FailedPrecondition(
-                    f"order {order.order_id} is confirmed already", reason="ORDER_ALREADY_CONFIRMED"
-                )
-            if order.status is Status.PENDING:
-                return OrderCancelled(Failure(FailureReason.CANCELLED_BY_CUSTOMER, "cancelled by the customer"))
-            return None
+            return cancel(order, message)
+        case m.ShipmentRequested():
+            return ship(order, message)
+        case m.DeliveryReported():
+            return deliver(order, message)
+        case m.ReturnRequested():
+            return take_back(order, message)
+        case m.RetryRequested():
+            if not tasks and not needs_operator(order):
+                raise FailedPrecondition(f"order {order.order_id} waits for nothing", reason="ORDER_SETTLED")
+            return OrderRetried(message.by, message.reason)
         case m.DeadlinePassed():
-            if order.status is Status.PENDING and now >= order.deadline:
+            if now >= order.deadline and any(task.step.expires for task in tasks):
                 return OrderRejected(
                     Failure(FailureReason.DEADLINE_EXCEEDED, "stock and payment didn't answer in time")
                 )
             return None
-    for step in open_steps(order):
-        if isinstance(message, step.completed_by):
-            return step.event()
-        if refusal := step.refused_by.get(type(message)):
-            return refusal(message)
+    for task in tasks:
+        if event := task.answer(message):
+            return event
+    # Money that went back is a fact, whoever asked for it and whatever the order waits for.
+    if isinstance(message, m.PaymentRefunded) and message.operation_id not in order.refunds:
+        return OrderRefunded(message.operation_id, message.amount)
     return None

@@ -2,23 +2,25 @@
 
 import hashlib
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from polymart.order.v1 import order_pb2, order_service_pb2_grpc
+from polymart.order.v1 import order_pb2
 from polymart.order.v1 import order_service_pb2 as pb
 
 from chassis.clock import Clock
-from chassis.ids import NewId, printable
+from chassis.ids import NewId
 from chassis.messaging.envelope import Envelope
+from chassis.money import Money
 from chassis.postgres import Transaction
 from chassis.rpc.paging import PageToken, Position, asked_page, fingerprint
 from chassis.rpc.validation import Validator
-from order_svc.application.advancing import cancel_order
-from order_svc.application.placing import PlaceOrder, place_order
+from order_svc.application.advancing import change_order
+from order_svc.application.placing import PlaceOrder, Terms, place_order
 from order_svc.application.ports import (
     Catalog,
     ChangeableOrders,
@@ -27,16 +29,22 @@ from order_svc.application.ports import (
     PlacedOrders,
     PriceList,
     ReadableOrders,
+    ReadModel,
     Request,
 )
 from order_svc.application.watching import OrderWatch
 from order_svc.domain.pricing import Wanted
-from order_svc.wire import STATUS, failure_to_proto, order_to_proto, timestamp
+from order_svc.entrypoints.changes import OrderChanges
+from order_svc.entrypoints.checks import (
+    LONGEST_ID,
+    LONGEST_TOKEN,
+    canonical,
+    check_destination,
+    check_lines,
+    check_text,
+)
+from order_svc.wire import STATUS, destination_from_proto, failure_to_proto, order_to_proto, timestamp
 
-_MOST_LINES = 1_000
-_MOST_UNITS = 1_000_000
-_LONGEST_ID = 128
-_LONGEST_TOKEN = 200
 _STATUS_OF = {number: status for status, number in STATUS.items()}
 
 Context = grpc.aio.ServicerContext[object, object]
@@ -46,32 +54,36 @@ class Orders(PlacedOrders, ReadableOrders, ChangeableOrders[Transaction, Envelop
     """All that the servicer needs of the store."""
 
 
-class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
+class OrderServicer(OrderChanges):
     def __init__(
         self,
         *,
         orders: Orders,
+        read_model: ReadModel,
         prices: PriceList,
         catalog: Catalog,
         watch: OrderWatch,
         clock: Clock,
         new_id: NewId,
-        patience: timedelta,
+        terms: Terms,
     ):
+        super().__init__(partial(change_order, orders=orders, clock=clock), orders, read_model, clock, new_id)
         self._orders = orders
         self._prices = prices
         self._catalog = catalog
         self._watch = watch
         self._clock = clock
         self._new_id = new_id
-        self._patience = patience
+        self._terms = terms
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Context) -> order_pb2.Order:
         _check_place(request)
         command = PlaceOrder(
-            Request(request.customer_id, request.request_id, _fingerprint(request)),
-            tuple(Wanted(line.sku, line.quantity) for line in request.lines),
+            Request(request.customer_id, str(UUID(request.request_id)), _fingerprint(request)),
+            tuple(Wanted(line.sku, line.quantity, _expected(line)) for line in request.lines),
             request.payment_token,
+            request.accept_price_changes,
+            destination_from_proto(request),
         )
         order = await place_order(
             command,
@@ -80,25 +92,33 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
             catalog=self._catalog,
             clock=self._clock,
             new_id=self._new_id,
-            patience=self._patience,
+            terms=self._terms,
         )
         return order_to_proto(order)
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> order_pb2.Order:
         Validator(request).done()
-        return order_to_proto(await self._orders.get(request.order_id))
+        return order_to_proto(await self._orders.get(canonical(request.order_id)))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         check = Validator(request)
-        _check_text(check, request.customer_id, "customer_id", _LONGEST_ID)
+        check_text(check, request.customer_id, "customer_id", LONGEST_ID)
         check.check(not request.status or request.status in _STATUS_OF, "status", "is no status of an order")
+        placed_from, placed_before = (_moment(request, f, check) for f in ("placed_from", "placed_before"))
         size, before = asked_page(request, check, _position)
         check.done()
-        which = Filter(request.customer_id or None, _STATUS_OF[request.status] if request.status else None)
+        which = Filter(
+            request.customer_id or None,
+            _STATUS_OF[request.status] if request.status else None,
+            placed_from,
+            placed_before,
+        )
         orders = await self._orders.page(which, before=before, limit=size + 1)
         token = ""
         if len(orders) > size:
-            token = PageToken.encode({"before": orders[size - 1].order_id}, fingerprint(request))
+            last = orders[size - 1]
+            position = {"time": last.place_time.isoformat(), "before": last.order_id}
+            token = PageToken.encode(position, fingerprint(request))
         return pb.ListOrdersResponse(orders=map(_summary_to_proto, orders[:size]), next_page_token=token)
 
     async def GetOrderHistory(self, request: pb.GetOrderHistoryRequest, context: Context) -> pb.GetOrderHistoryResponse:
@@ -109,8 +129,11 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
                     version=entry.version,
                     time=timestamp(entry.time),
                     event=AnyMessage(type_url=f"type.googleapis.com/{entry.type}", value=entry.data),
+                    actor=entry.actor,
+                    cause=entry.cause,
+                    cause_id=entry.cause_id,
                 )
-                for entry in await self._orders.history(request.order_id)
+                for entry in await self._orders.history(canonical(request.order_id))
             ]
         )
 
@@ -118,36 +141,39 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         check = Validator(request)
         check.check(request.after_version >= 0, "after_version", "must not be negative")
         check.done()
-        async for order in self._watch.watch(request.order_id, request.after_version):
+        async for order in self._watch.watch(canonical(request.order_id), request.after_version):
             yield order_to_proto(order)
-
-    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> order_pb2.Order:
-        Validator(request).done()
-        return order_to_proto(await cancel_order(request.order_id, orders=self._orders, clock=self._clock))
 
 
 def _check_place(request: pb.PlaceOrderRequest) -> None:
     check = Validator(request)
-    _check_text(check, request.customer_id, "customer_id", _LONGEST_ID)
-    _check_text(check, request.payment_token, "payment_token", _LONGEST_TOKEN)
-    check.check(len(request.lines) <= _MOST_LINES, "lines", f"must be at most {_MOST_LINES}")
+    check_text(check, request.customer_id, "customer_id", LONGEST_ID)
+    check_text(check, request.payment_token, "payment_token", LONGEST_TOKEN)
+    check_destination(check, request.destination)
+    check_lines(check, request.lines)
     for index, line in enumerate(request.lines):
-        _check_text(check, line.sku, f"lines[{index}].sku", _LONGEST_ID)
-        check.check(
-            0 <= line.quantity <= _MOST_UNITS,
-            f"lines[{index}].quantity",
-            f"must be between 1 and {_MOST_UNITS}",
-        )
+        try:
+            _expected(line)
+        except ValueError as error:
+            check.check(False, f"lines[{index}].expected_unit_price", str(error))
     check.done()
 
 
-def _position(token: Position) -> str:
-    return str(UUID(str(token["before"])))
+def _moment(request: pb.ListOrdersRequest, field: str, check: Validator) -> datetime | None:
+    try:
+        return getattr(request, field).ToDatetime(UTC) if request.HasField(field) else None  # type: ignore[arg-type]
+    except (ValueError, OverflowError):
+        check.check(False, field, "must be a time between the years 1 and 9999")
+        return None
 
 
-def _check_text(check: Validator, text: str, field: str, longest: int) -> None:
-    ok = len(text) <= longest and printable(text)
-    check.check(ok, field, f"must be at most {longest} printable characters")
+def _expected(line: pb.PlaceOrderLine) -> Money | None:
+    """Raises ValueError."""
+    return Money.from_proto(line.expected_unit_price) if line.HasField("expected_unit_price") else None
+
+
+def _position(token: Position) -> tuple[datetime, str]:
+    return datetime.fromisoformat(str(token["time"])).astimezone(UTC), str(UUID(str(token["before"])))
 
 
 def _fingerprint(request: pb.PlaceOrderRequest) -> bytes:
@@ -170,4 +196,5 @@ def _summary_to_proto(order: OrderSummary) -> order_pb2.Order:
         update_time=timestamp(order.update_time),
         deadline=timestamp(order.deadline),
         version=order.version,
+        refunded=order.refunded.to_proto() if order.refunded.nanos else None,
     )

@@ -5,12 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from google.protobuf.message import Message
 from polymart.catalog.v1.events_pb2 import ProductCreated, ProductDeleted, ProductUpdated
 from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ACTIVE
-from polymart.inventory.v1.events_pb2 import StockCommitted, StockRejected, StockReleased, StockReserved
+from polymart.inventory.v1.events_pb2 import (
+    StockCommitted,
+    StockRejected,
+    StockReleased,
+    StockReserved,
+    StockRestocked,
+)
 from polymart.payment.v1.events_pb2 import (
     PaymentAuthorized,
     PaymentCaptured,
     PaymentCaptureFailed,
     PaymentDeclined,
+    PaymentRefunded,
+    PaymentRefundFailed,
     PaymentVoided,
 )
 
@@ -49,6 +57,9 @@ def reactions(
         PaymentCaptured: advance_orders,
         PaymentCaptureFailed: advance_orders,
         PaymentVoided: advance_orders,
+        StockRestocked: advance_orders,
+        PaymentRefunded: advance_orders,
+        PaymentRefundFailed: advance_orders,
         ProductCreated: update_prices,
         ProductUpdated: update_prices,
         ProductDeleted: update_prices,
@@ -59,18 +70,25 @@ def _shortages(message: StockRejected) -> m.StockRejected:
     return m.StockRejected(tuple(m.Shortage(s.sku, s.wanted, s.available) for s in message.shortages))
 
 
+def _voided(message: PaymentVoided) -> m.PaymentVoided:
+    return m.PaymentVoided(Money.from_proto(message.refunded) if message.HasField("refunded") else None)
+
+
 _STOCK: Mapping[type[Message], Callable[..., m.Reply]] = {
     StockReserved: lambda _: m.StockReserved(),
     StockRejected: _shortages,
     StockCommitted: lambda _: m.StockCommitted(),
     StockReleased: lambda _: m.StockReleased(),
+    StockRestocked: lambda message: m.StockRestocked(message.operation_id),
 }
 _PAYMENT: Mapping[type[Message], Callable[..., m.Reply]] = {
     PaymentAuthorized: lambda _: m.PaymentAuthorized(),
     PaymentDeclined: lambda message: m.PaymentDeclined(message.reason),
     PaymentCaptured: lambda _: m.PaymentCaptured(),
     PaymentCaptureFailed: lambda message: m.PaymentCaptureFailed(message.reason),
-    PaymentVoided: lambda _: m.PaymentVoided(),
+    PaymentVoided: _voided,
+    PaymentRefunded: lambda message: m.PaymentRefunded(message.operation_id, Money.from_proto(message.amount)),
+    PaymentRefundFailed: lambda message: m.PaymentRefundFailed(message.operation_id, message.reason),
 }
 
 
@@ -97,6 +115,7 @@ def _product(message: Message) -> ProductState:
                 product_name=product.name,
                 price=Money.from_proto(variant.price),
                 untracked=variant.untracked,
+                tax_class=product.tax_class,
             )
             for variant in product.variants
             if product.status == PRODUCT_STATUS_ACTIVE

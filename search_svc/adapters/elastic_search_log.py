@@ -73,6 +73,9 @@ class ElasticSearchLog:
 
     async def forget(self, before: date, most: int) -> None:
         try:
+            # Deleted is what the last refresh saw.
+            with translated():
+                await self._engine.client.indices.refresh(index=ALIAS)
             await self._drop(before.isoformat())
             left, days = await self._entries()
             for day, count in days:

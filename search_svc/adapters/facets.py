@@ -175,7 +175,8 @@ class FoundFacets:
         ]
 
     def _read_prices(self) -> None:
-        """A product counts once for each step of its variants' prices: exact is only what has one step a product."""
+        """A product counts once for each step of its variants' prices: the sums are exact only where each product has
+        one step, and none has a price in a currency that wasn't looked at."""
         answer = self._answer[_PRICE]
         counts: dict[str, list[tuple[Decimal, int]]] = {}
         for bucket in answer["steps"]["buckets"]:
@@ -187,7 +188,8 @@ class FoundFacets:
         currency = self._facets.currency or by_default
         steps = counts.get(currency, [])
         self._prices = [_price_range(currency, low, high, steps) for low, high in ranges(steps)]
-        one_each = sum(count for _, count in steps) == answer["doc_count"]
+        alone = len(counts) == 1 and not self._facets.currency
+        one_each = alone and sum(count for _, count in steps) == answer["doc_count"]
         self._prices_exact = not self._prices or (one_each and not answer["steps"]["sum_other_doc_count"])
 
     def _read_attributes(self) -> None:

@@ -31,6 +31,33 @@ ALTERATIONS = {
         "UPDATE events SET type = kept.type, data = kept.data FROM kept "
         "WHERE events.stream_id = kept.stream_id AND events.version = 2; DROP TABLE kept",
         "order {confirmed}: its events make no order"),
+    "a shipment that arrived by the read model alone": (
+        "order_svc", "CREATE TABLE kept AS SELECT * FROM shipments WHERE order_id = '{returned}'; "
+        "UPDATE shipments SET deliver_time = NULL WHERE order_id = '{returned}'",
+        "UPDATE shipments SET deliver_time = kept.deliver_time FROM kept "
+        "WHERE shipments.shipment_id = kept.shipment_id; DROP TABLE kept",
+        "order {returned} has other shipments in the read model than in its events"),
+    "a shipment of an order that never was": (
+        "order_svc", "INSERT INTO shipments VALUES ('00000000-0000-7000-8000-000000000000', "
+        "'00000000-0000-7000-8000-000000000001', now(), NULL)",
+        "DELETE FROM shipments WHERE shipment_id = '00000000-0000-7000-8000-000000000000'",
+        "shipment 00000000-0000-7000-8000-000000000000 is of an order without events"),
+    "a refund that the order doesn't know": (
+        "order_svc", "CREATE TABLE kept AS SELECT * FROM events WHERE stream_id = '{returned}' "
+        "AND type = 'OrderRefunded'; UPDATE events SET type = 'OrderRetried' WHERE stream_id = '{returned}' "
+        "AND type = 'OrderRefunded'",
+        "UPDATE events SET type = 'OrderRefunded' FROM kept WHERE events.stream_id = kept.stream_id "
+        "AND events.version = kept.version; DROP TABLE kept",
+        "order {returned} has 20.00 GBP paid and not given back for what is worth 10.00 GBP"),
+    "a refund that its order says was another": (
+        "order_svc", "UPDATE orders SET refunded_nanos = refunded_nanos - 1 WHERE order_id = '{returned}'",
+        "UPDATE orders SET refunded_nanos = refunded_nanos + 1 WHERE order_id = '{returned}'",
+        "order {returned} had 9.999999999 GBP refunded, 10.00 GBP was by its payment"),
+    "a return that isn't in stock": (
+        "inventory_svc", "UPDATE movements SET operation_id = 'x' || operation_id "
+        "WHERE order_id = '{returned}' AND kind = 'RESTOCK'",
+        "UPDATE movements SET operation_id = substr(operation_id, 2) "
+        "WHERE order_id = '{returned}' AND kind = 'RESTOCK'", "stock has nothing"),
     "an order whose request is gone": (
         "order_svc", "CREATE TABLE kept AS SELECT * FROM requests WHERE order_id = '{confirmed}'; "
         "DELETE FROM requests WHERE order_id = '{confirmed}'",

@@ -17,7 +17,9 @@ from polymart.customer.v1.customer_service_pb2 import CreateCustomerRequest
 from polymart.inventory.v1 import inventory_service_pb2 as inventory
 from polymart.inventory.v1.stock_pb2 import StockLevel
 from polymart.order.v1 import order_service_pb2 as ordering
-from polymart.order.v1.order_pb2 import Order
+from polymart.order.v1 import shipment_service_pb2 as shipping
+from polymart.order.v1.order_pb2 import Order, OrderUnits
+from polymart.order.v1.shipment_pb2 import Shipment
 
 from chassis.money import Money
 from devstack.stack import Stack
@@ -121,6 +123,17 @@ class Shop:
         found = await until(done, f"order {order.order_id} to settle", seconds)
         assert found is not None
         return found
+
+    async def ship(self, order: Order, *units: OrderUnits) -> Shipment:
+        """Ship these units, or all that is left."""
+        request = shipping.CreateShipmentRequest(
+            order_id=order.order_id, request_id=str(uuid4()), operator="bob", lines=units
+        )
+        return await self.clients.shipments.CreateShipment(request, timeout=TIMEOUT)
+
+    async def delivered(self, shipment: Shipment) -> None:
+        request = shipping.MarkShipmentDeliveredRequest(shipment_id=shipment.shipment_id, operator="bob")
+        await self.clients.shipments.MarkShipmentDelivered(request, timeout=TIMEOUT)
 
     async def outcome(self, order: Order) -> str:
         """CONFIRMED, or the reason why not, once settled."""

@@ -10,6 +10,7 @@ import pytest
 from polymart.customer.v1.customer_pb2 import Customer
 from polymart.customer.v1.customer_service_pb2 import CreateCustomerRequest, UpdateCustomerRequest
 from polymart.order.v1.events_pb2 import OrderSettled
+from polymart.order.v1.order_pb2 import Order
 
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.nats import Nats
@@ -51,6 +52,54 @@ async def test_an_order_is_placed_watched_shown_and_listed(shop: Shop) -> None:
     assert "30.00" in shown.out
     listed = await polymart(shop, "order", "list", "--customer", customer)
     assert listed.out.count("CONFIRMED") == 1
+
+
+async def test_an_order_is_seen_through_and_looked_after(shop: Shop) -> None:
+    (sku,) = await shop.product(price="10.00", stock=50)
+    order_id = (await shop.settled(await shop.place(sku, quantity=4))).order_id
+
+    async def done(*arguments: str, code: int = 0) -> Any:
+        ended = await polymart(shop, "order", *arguments, "--json")
+        assert ended.code == code, ended.err
+        return ended.json()
+
+    part = await done("cancel", order_id, "1=1", "--operator", "bob", "--reason", "one is broken")
+    assert part["lines"][0]["cancelled_quantity"] == "1"
+    await shop.settled(Order(order_id=order_id))
+    first = await done("ship", order_id, "1=2", "--carrier", "Post", "--operator", "bob")
+    under_way = await polymart(shop, "order", "shipments", order_id, "--under-way")
+    assert under_way.out.count(first["shipment_id"]) == 1
+    assert "deliver_time" in await done("deliver", first["shipment_id"], "--operator", "bob")
+    refused = await polymart(shop, "order", "ship", order_id, "1=2", "--operator", "bob")
+    assert (refused.code, "of line 1" in refused.err, "2 wanted, 1 left" in refused.err) == (1, True, True)
+
+    await shop.stack.stop_service("payment_svc")
+    try:
+        await done("return", order_id, "1=1", "--restock", "--operator", "bob", "--reason", "too big")
+
+        async def waits() -> bool:
+            ended = await polymart(shop, "order", "stuck", "--seconds", "1", "--json")
+            found = {one["order"]["order_id"]: one["waits"] for one in map(json.loads, ended.out.splitlines())}
+            return ended.code == 1 and [wait["command"] for wait in found.get(order_id, ())] == ["RefundPayment"]
+
+        await until(waits, "the order to be stuck")
+        assert order_id in (await polymart(shop, "order", "stuck", "--seconds", "1")).out
+        await done("retry", order_id, "--operator", "eve", "--reason", "asked twice")
+    finally:
+        await shop.stack.restart_service("payment_svc")
+    assert (await shop.settled(Order(order_id=order_id))).refunded.units == 20
+    assert (await polymart(shop, "order", "stuck", "--seconds", "1")).code == 0
+
+    shown = await polymart(shop, "order", "show", order_id, COLUMNS="200")
+    for told in ("asked twice", "eve", "RetryOrder", "one is broken", "OrderLinesReturned", "MarkShipmentDelivered"):
+        assert told in shown.out
+    listed = await polymart(shop, "order", "list", "--status", "partly_shipped", "--from", "2020-01-01", "--json")
+    assert order_id in listed.out
+    assert (await polymart(shop, "order", "list", "--before", "2020-01-01", "--json")).out == ""
+    compared = await done("rebuild", "--dry-run")
+    assert "difference_count" not in compared
+    assert (await done("rebuild"))["order_count"] == compared["order_count"]
+    await shop.invariants_hold()
 
 
 async def test_a_notification_that_failed_is_listed_and_delivered_after_all(shop: Shop) -> None:

@@ -1,18 +1,27 @@
 """Orders through all services: what can go right and wrong without anything breaking."""
 
 import asyncio
+from collections import Counter
 from uuid import uuid4
 
 import grpc
 import pytest
-from polymart.notification.v1.notification_pb2 import NOTIFICATION_STATUS_PROCESSED
+from polymart.notification.v1.notification_pb2 import NOTIFICATION_STATUS_PROCESSED, NotificationKind
 from polymart.notification.v1.notification_service_pb2 import ListNotificationsRequest
 from polymart.order.v1 import order_service_pb2 as ordering
-from polymart.order.v1.order_pb2 import ORDER_STATUS_CONFIRMED, ORDER_STATUS_PENDING
+from polymart.order.v1.order_pb2 import (
+    ORDER_STATUS_CONFIRMED,
+    ORDER_STATUS_PARTLY_SHIPPED,
+    ORDER_STATUS_PENDING,
+    ORDER_STATUS_RETURNED,
+    OrderUnits,
+)
 from polymart.payment.v1.payment_pb2 import PAYMENT_STATUS_CAPTURED, PAYMENT_STATUS_VOIDED, REFUND_STATUS_DONE
 from polymart.payment.v1.payment_service_pb2 import GetPaymentRequest, RefundPaymentRequest
 
 from chassis.money import Money
+from ops.audit.stores import open_stores
+from ops.clients import follow
 from ops.orders import reason_name
 from tests.e2e.shop import TIMEOUT, Shop, until
 
@@ -135,22 +144,115 @@ async def test_a_hundred_buyers_for_one_unit_make_one_sale(shop: Shop) -> None:
     assert sorted(outcomes) == ["CONFIRMED", *["OUT_OF_STOCK"] * 99]
     assert (await shop.stock(sku)).on_hand == 0
     await shop.invariants_hold()
+    ids = [order.order_id for order in orders]
+    async with open_stores(shop.stack.info()) as stores:
+        held = "SELECT sum(reserved) FROM stock WHERE sku = $1"
+        assert await stores.inventory.fetchval(held, sku) == 0
+        paid = "SELECT status, amount - refunded AS kept FROM payments WHERE payment_id = ANY ($1::text[])"
+        payments = [tuple(row) for row in await stores.payments.fetch(paid, ids)]
+        assert [p for p in payments if p[0] != "VOIDED"] == [("CAPTURED", 10 * 10**9)]
+        held = "SELECT sum(amount) FROM entries WHERE payment_id = ANY ($1::text[]) AND account = 'HOLDS'"
+        assert not await stores.payments.fetchval(held, ids)
 
 
-async def test_an_order_can_be_cancelled_until_it_is_confirmed(shop: Shop) -> None:
+async def test_a_watch_goes_on_where_it_was_when_the_service_was_killed(shop: Shop) -> None:
+    (sku,) = await shop.product()
+    await shop.stack.stop_service("payment_svc")
+    seen: list[int] = []
+    try:
+        placed = await shop.place(sku)
+
+        async def reserved() -> bool:
+            return bool(seen) and seen[-1] == 2
+
+        async def watch() -> None:
+            async for order in follow(shop.clients, placed.order_id, patience=60):
+                seen.append(order.version)
+
+        watching = asyncio.create_task(watch())
+        await until(reserved, "the units to be reserved")
+        await shop.stack.kill_service("order_svc")
+        await shop.stack.restart_service("order_svc")
+    finally:
+        await shop.stack.restart_service("payment_svc")
+    await asyncio.wait_for(watching, 60)
+    assert seen == list(range(seen[0], seen[-1] + 1))
+    assert (await shop.settled(placed)).version == seen[-1]
+    await shop.invariants_hold()
+
+
+async def test_an_order_can_be_cancelled_until_it_is_shipped(shop: Shop) -> None:
     (sku,) = await shop.product(stock=10)
-    request_of = ordering.CancelOrderRequest
-    confirmed = await shop.settled(await shop.place(sku))
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await shop.clients.orders.CancelOrder(request_of(order_id=confirmed.order_id), timeout=TIMEOUT)
-    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    cancelled = await shop.settled(await shop.place(sku, quantity=2, customer=await shop.customer()))
+    request = ordering.CancelOrderRequest(order_id=cancelled.order_id, operator="bob", reason="no van")
+    await shop.clients.orders.CancelOrder(request, timeout=TIMEOUT)
+    assert await shop.outcome(cancelled) == "CANCELLED_BY_OPERATOR"
     await shop.stack.stop_service("payment_svc")
     try:
         waiting = await shop.place(sku)
-        await shop.clients.orders.CancelOrder(request_of(order_id=waiting.order_id), timeout=TIMEOUT)
+        request = ordering.CancelOrderRequest(order_id=waiting.order_id)
+        await shop.clients.orders.CancelOrder(request, timeout=TIMEOUT)
     finally:
         await shop.stack.restart_service("payment_svc")
     assert await shop.outcome(waiting) == "CANCELLED_BY_CUSTOMER"
+    shipped = await shop.settled(await shop.place(sku))
+    await shop.ship(shipped)
+    request = ordering.CancelOrderRequest(order_id=shipped.order_id)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await shop.clients.orders.CancelOrder(request, timeout=TIMEOUT)
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     level = await shop.stock(sku)
     assert (level.on_hand, level.reserved) == (9, 0)
+    await shop.invariants_hold()
+
+
+async def test_an_order_lives_its_whole_life_and_all_books_agree_while_its_services_are_killed(shop: Shop) -> None:
+    (mug,), (postage,) = await shop.product(price="2.55", stock=20), await shop.product(price="1.00", stock=None)
+    customer = await shop.customer()
+    placed = await shop.settled(await shop.place(mug, postage, quantity=5, customer=customer))
+    request = ordering.CancelOrderRequest(
+        order_id=placed.order_id,
+        request_id=str(uuid4()),
+        lines=[OrderUnits(line_number=1, quantity=1), OrderUnits(line_number=2, quantity=3)],
+    )
+    await shop.clients.orders.CancelOrder(request, timeout=TIMEOUT)
+    for service in ("payment_svc", "inventory_svc", "order_svc"):
+        await shop.stack.kill_service(service)
+        await shop.stack.restart_service(service)
+    await shop.clients.orders.CancelOrder(request, timeout=TIMEOUT, wait_for_ready=True)
+    order = await shop.settled(placed)
+    assert str(Money.from_proto(order.refunded)) == "5.55 GBP"
+    assert (await shop.stock(mug)).on_hand == 16
+
+    parcel = await shop.ship(order, OrderUnits(line_number=1, quantity=3))
+    await shop.delivered(parcel)
+    back = ordering.ReturnOrderLinesRequest(
+        order_id=order.order_id,
+        request_id=str(uuid4()),
+        lines=[OrderUnits(line_number=1, quantity=2)],
+        restock=True,
+        operator="bob",
+    )
+    for _ in range(2):
+        await shop.clients.orders.ReturnOrderLines(back, timeout=TIMEOUT)
+        for service in ("inventory_svc", "payment_svc"):
+            await shop.stack.kill_service(service)
+            await shop.stack.restart_service(service)
+    order = await shop.settled(order)
+    assert (str(Money.from_proto(order.refunded)), order.status) == ("10.65 GBP", ORDER_STATUS_PARTLY_SHIPPED)
+    assert (await shop.stock(mug)).on_hand == 18
+    await shop.delivered(await shop.ship(order))
+    back = ordering.ReturnOrderLinesRequest(order_id=order.order_id, request_id=str(uuid4()), operator="bob")
+    await shop.clients.orders.ReturnOrderLines(back, timeout=TIMEOUT)
+    order = await shop.settled(order)
+    assert (order.status, order.refunded) == (ORDER_STATUS_RETURNED, order.total)
+    assert (await shop.stock(mug)).on_hand == 18
+
+    async def told() -> object:
+        request = ListNotificationsRequest(order_id=order.order_id, status=NOTIFICATION_STATUS_PROCESSED)
+        found = (await shop.clients.notifications.ListNotifications(request, timeout=TIMEOUT)).notifications
+        kinds = Counter(NotificationKind.Name(one.kind).removeprefix("NOTIFICATION_KIND_ORDER_") for one in found)
+        return kinds == {"CONFIRMED": 1, "SHIPPED": 2, "DELIVERED": 2, "REFUNDED": 3}
+
+    await until(told, "all that the customer is told")
     await shop.invariants_hold()

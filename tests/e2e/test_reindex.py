@@ -71,7 +71,8 @@ async def test_a_write_is_found_by_who_waits_for_it(shop: Shop) -> None:
     written = await call
     token = str(dict(await call.trailing_metadata())[METADATA])
     search = SearchProductsRequest(text=sku, consistency_token=token)
-    (hit,) = (await shop.clients.search.SearchProducts(search, timeout=TIMEOUT)).hits
+    hits = (await shop.clients.search.SearchProducts(search, timeout=TIMEOUT)).hits
+    (hit,) = (hit for hit in hits if hit.product_id == product_id)
     assert (hit.product_id, hit.name, hit.product_version) == (product_id, "Found at once", written.version)
     reading = GetProductRequest(product_id=product_id)
     assert (await shop.clients.catalog.GetProduct(reading, timeout=TIMEOUT)).version == written.version

@@ -5,12 +5,15 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from uuid import uuid4
 
 import asyncpg
 import pytest
 from polymart.catalog.v1.category_pb2 import Category
 from polymart.catalog.v1.taxonomy_service_pb2 import CreateCategoryRequest
 from polymart.inventory.v1.inventory_service_pb2 import SetStockRequest, StockCount
+from polymart.order.v1.order_pb2 import OrderUnits
+from polymart.order.v1.order_service_pb2 import ReturnOrderLinesRequest
 from pymongo import AsyncMongoClient
 
 from chassis.errors import Unavailable
@@ -26,12 +29,13 @@ from tests.e2e.shop import TIMEOUT, Shop
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """A confirmed and a declined order of one SKU, by a customer with an address."""
+    """A confirmed and a declined order of one SKU, and one of which a part came back, by a customer with an address."""
 
     sku: str
     product_id: str
     confirmed: str
     declined: str
+    returned: str
     customer: str
 
     def facts(self) -> dict[str, str]:
@@ -49,8 +53,19 @@ async def sale(shop: Shop) -> Sale:
     (sku,), customer = await shop.product(stock=10), await shop.customer()
     confirmed = await shop.settled(await shop.place(sku, customer=customer))
     declined = await shop.settled(await shop.place(sku, customer=customer, token="tok_declined"))
+    returned = await shop.settled(await shop.place(sku, quantity=2, customer=customer))
+    await shop.delivered(await shop.ship(returned))
+    request = ReturnOrderLinesRequest(
+        order_id=returned.order_id,
+        request_id=str(uuid4()),
+        lines=[OrderUnits(line_number=1, quantity=1)],
+        restock=True,
+        operator="bob",
+    )
+    await shop.clients.orders.ReturnOrderLines(request, timeout=TIMEOUT)
+    await shop.settled(returned)
     await shop.invariants_hold()
-    return Sale(sku, sku.rpartition("-")[0], confirmed.order_id, declined.order_id, customer)
+    return Sale(sku, sku.rpartition("-")[0], confirmed.order_id, declined.order_id, returned.order_id, customer)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 import grpc
 import pytest
-from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReservationLine, ReserveStock
+from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReservationLine, ReserveStock, RestockStock
 from polymart.inventory.v1.events_pb2 import (
     Shortage,
     StockAvailabilityChanged,
@@ -16,6 +16,7 @@ from polymart.inventory.v1.events_pb2 import (
     StockRejected,
     StockReleased,
     StockReserved,
+    StockRestocked,
 )
 from polymart.inventory.v1.inventory_service_pb2 import (
     AdjustStockRequest,
@@ -241,11 +242,13 @@ async def test_a_repeated_command_is_answered_again_and_does_nothing(
     stock: InventoryServiceStub, orders: Stage, db: asyncpg.Connection
 ) -> None:
     await count(stock, A=7, B=0)
+    restock = RestockStock(order_id="o", operation_id="r1", lines=[ReservationLine(sku="A", quantity=1)])
     commands = [
         (reserve("o", A=2), StockReserved),
         (reserve("short", A=1, B=1), StockRejected),
         (CommitStock(order_id="o"), StockCommitted),
         (ReleaseStock(order_id="never heard of"), StockReleased),
+        (restock, StockRestocked),
     ]
     for times in (1, 2):
         for command, answer in commands:
@@ -253,8 +256,34 @@ async def test_a_repeated_command_is_answered_again_and_does_nothing(
             await orders.answered(answer, times)
     first, second = orders.answers(StockRejected)
     assert first == second
-    assert await units(stock, "A") == (5, 0)
-    assert await db.fetchval("SELECT count(*) FROM movements WHERE order_id IS NOT NULL") == 2
+    first, second = orders.answers(StockRestocked)
+    assert first == second
+    assert (first.operation_id, first.allocations[0].quantity) == ("r1", 1)
+    assert await units(stock, "A") == (6, 0)
+    assert await db.fetchval("SELECT count(*) FROM movements WHERE order_id IS NOT NULL") == 3
+    assert await db.fetch(FAULTS) == []
+
+
+async def test_units_that_come_back_and_a_release_put_everything_back_once_in_either_order(
+    stock: InventoryServiceStub, orders: Stage, db: asyncpg.Connection
+) -> None:
+    await count(stock, A=10)
+    for order_id in ("first", "last"):
+        for step in (reserve(order_id, A=3), CommitStock(order_id=order_id)):
+            await orders.send(step)
+    await orders.answered(StockCommitted, 2)
+    assert await units(stock, "A") == (4, 0)
+    back = [
+        RestockStock(order_id=order_id, operation_id="r1", lines=[ReservationLine(sku="A", quantity=2)])
+        for order_id in ("first", "last")
+    ]
+    await orders.send(back[0])
+    await orders.answered(StockRestocked)
+    await orders.send(ReleaseStock(order_id="first"), ReleaseStock(order_id="last"))
+    await orders.answered(StockReleased, 2)
+    await orders.send(*back)
+    await orders.answered(StockRestocked, 3)
+    assert await units(stock, "A") == (10, 0)
     assert await db.fetch(FAULTS) == []
 
 
@@ -267,6 +296,8 @@ async def test_a_bad_command_holds_up_no_other(stock: InventoryServiceStub, orde
         ReserveStock(order_id="nul", lines=[ReservationLine(sku="A\0", quantity=1)]),
         ReserveStock(order_id="nul\0", lines=[ReservationLine(sku="A", quantity=1)]),
         ReserveStock(order_id="twice", lines=[ReservationLine(sku="A", quantity=1)] * 2),
+        RestockStock(order_id="nameless", lines=[ReservationLine(sku="A", quantity=1)]),
+        RestockStock(order_id="never took", operation_id="r1", lines=[ReservationLine(sku="A", quantity=1)]),
         reserve("better", A=1),
     )
     await orders.answered(StockReserved, 2)

@@ -26,7 +26,7 @@ from polymart.notification.v1.notification_service_pb2 import (
     WatchNotificationsRequest,
 )
 from polymart.notification.v1.notification_service_pb2_grpc import NotificationServiceStub
-from polymart.order.v1.events_pb2 import OrderCancelled, OrderConfirmed, OrderRejected
+from polymart.order.v1.events_pb2 import OrderCancelled, OrderConfirmed, OrderRefunded, OrderRejected, OrderShipped
 from polymart.order.v1.order_pb2 import OrderFailure
 
 from chassis.clock import SystemClock
@@ -125,19 +125,24 @@ async def test_a_batch_makes_one_notification_of_each_fact_and_announces_it_once
     first, again = confirmed("o1"), confirmed("o1")
     welcome = message(CustomerRegistered(customer_id="ada", has_email=True), "ada")
     cancelled = message(OrderCancelled(order_id="o1", customer_id="ada", total=TOTAL), "o1")
+    shipped = message(OrderShipped(order_id="o1", shipment_id="s1", customer_id="ada"), "o1")
+    refund = message(
+        OrderRefunded(order_id="o1", operation_id="r1", customer_id="ada", amount=TOTAL, refunded=TOTAL), "o1"
+    )
     guest = confirmed("o2", customer_id="")
-    await rig.react(first, again, welcome, guest, cancelled)
-    await rig.react(first, again)
+    await rig.react(first, again, welcome, guest, cancelled, shipped, refund, shipped)
+    await rig.react(first, again, refund)
     await rig.react(confirmed("o1"), welcome)
     stored = {n.notification_id: n for n in await rig.all()}
     announced = await rig.outbox()
-    assert len(stored) == len(announced) == 3
+    assert len(stored) == len(announced) == 5
     for event in announced:
         assert isinstance(event.payload, NotificationCreated)
         assert event.id == derived_id(event.aggregate_id, "created")
         assert event.aggregate_id in stored
-    assert {e.causation_id for e in announced} == {first.id, welcome.id, cancelled.id}
-    assert {e.correlation_id for e in announced} == {first.correlation_id, welcome.correlation_id, cancelled.id}
+    causes = first, welcome, cancelled, shipped, refund
+    assert {e.causation_id for e in announced} == {cause.id for cause in causes}
+    assert {e.correlation_id for e in announced} == {cause.correlation_id for cause in causes}
 
 
 async def test_reports_come_to_the_same_however_they_are_shuffled_cut_and_repeated(rig: Rig) -> None:
@@ -205,7 +210,7 @@ async def test_lists_are_pages_newest_first(rig: Rig, config: NotificationConfig
 
     first = await client.stub.ListNotifications(ListNotificationsRequest(page_size=4), timeout=5)
     bad = [
-        (ListNotificationsRequest(page_size=-1, page_token="x", status=9, kind=9, customer_id="\0"), 5),  # type: ignore[arg-type]
+        (ListNotificationsRequest(page_size=-1, page_token="x", status=99, kind=99, customer_id="\0"), 5),  # type: ignore[arg-type]
         (ListNotificationsRequest(page_token=first.next_page_token, customer_id="c0"), 1),
     ]
     for request, count in bad:

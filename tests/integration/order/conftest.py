@@ -15,10 +15,17 @@ from nats.aio.msg import Msg
 from polymart.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
 from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ACTIVE, Product, Variant
 from polymart.inventory.v1 import commands_pb2 as stock
-from polymart.inventory.v1.events_pb2 import StockCommitted, StockReleased, StockReserved
-from polymart.order.v1 import order_pb2, order_service_pb2, order_service_pb2_grpc
+from polymart.inventory.v1.events_pb2 import StockCommitted, StockReleased, StockReserved, StockRestocked
+from polymart.order.v1 import (
+    order_pb2,
+    order_service_pb2,
+    order_service_pb2_grpc,
+    shipment_pb2,
+    shipment_service_pb2,
+    shipment_service_pb2_grpc,
+)
 from polymart.payment.v1 import commands_pb2 as payment
-from polymart.payment.v1.events_pb2 import PaymentAuthorized, PaymentCaptured, PaymentVoided
+from polymart.payment.v1.events_pb2 import PaymentAuthorized, PaymentCaptured, PaymentRefunded, PaymentVoided
 
 from chassis.clock import Clock
 from chassis.messaging.envelope import Envelope
@@ -37,6 +44,10 @@ ANSWERS: Mapping[type[Message], Callable[[Any], Message | None]] = {
     stock.ReserveStock: lambda command: StockReserved(order_id=command.order_id),
     stock.CommitStock: lambda command: StockCommitted(order_id=command.order_id),
     stock.ReleaseStock: lambda command: StockReleased(order_id=command.order_id),
+    stock.RestockStock: lambda command: StockRestocked(order_id=command.order_id, operation_id=command.operation_id),
+    payment.RefundPayment: lambda command: PaymentRefunded(
+        payment_id=command.payment_id, operation_id=command.operation_id, amount=command.amount
+    ),
     payment.AuthorizePayment: lambda command: PaymentAuthorized(payment_id=command.payment_id),
     payment.CapturePayment: lambda command: PaymentCaptured(payment_id=command.payment_id),
     payment.VoidPayment: lambda command: PaymentVoided(payment_id=command.payment_id),
@@ -100,6 +111,7 @@ class CatalogDouble(catalog_service_pb2_grpc.CatalogServiceServicer):
                     product_name=p.name,
                     product_status=p.status,
                     variant=p.variants[0],
+                    tax_class=p.tax_class,
                 )
                 for p in found
             ]
@@ -132,7 +144,8 @@ class Shop:
         self.closing.push_async_callback(service.drain_and_stop)
         await service.ready()
         channel = await self.closing.enter_async_context(grpc.aio.insecure_channel(service.address))
-        return Replica(service, order_service_pb2_grpc.OrderServiceStub(channel))
+        shipments = shipment_service_pb2_grpc.ShipmentServiceStub(channel)
+        return Replica(service, order_service_pb2_grpc.OrderServiceStub(channel), shipments)
 
     async def publish(self, payload: Message, aggregate_id: str, cause: Envelope | None = None) -> Envelope:
         envelope = Envelope.new(payload, aggregate_id=aggregate_id, source="test", cause=cause)
@@ -161,11 +174,32 @@ class Shop:
 class Replica:
     service: RunningService
     stub: Any
+    shipments: Any
 
     async def call(self, method: str, request: Message, timeout: float = 5) -> Any:
         """Raises the error of chassis.errors that the status says."""
+        stub = self.stub if hasattr(self.stub, method) else self.shipments
         with translated("order_svc"):
-            return await getattr(self.stub, method)(request, timeout=timeout)
+            return await getattr(stub, method)(request, timeout=timeout)
+
+    async def ship(self, order_id: str, *units: tuple[int, int], **fields: Any) -> shipment_pb2.Shipment:
+        request = shipment_service_pb2.CreateShipmentRequest(
+            **{"request_id": str(uuid4()), "operator": "bob", **fields}, order_id=order_id, lines=units_of(*units)
+        )
+        shipment: shipment_pb2.Shipment = await self.call("CreateShipment", request)
+        return shipment
+
+    async def arrived(self, shipment_id: str) -> shipment_pb2.Shipment:
+        request = shipment_service_pb2.MarkShipmentDeliveredRequest(shipment_id=shipment_id, operator="bob")
+        shipment: shipment_pb2.Shipment = await self.call("MarkShipmentDelivered", request)
+        return shipment
+
+    async def take_back(self, order_id: str, *units: tuple[int, int], **fields: Any) -> order_pb2.Order:
+        request = order_service_pb2.ReturnOrderLinesRequest(
+            **{"request_id": str(uuid4()), "operator": "bob", **fields}, order_id=order_id, lines=units_of(*units)
+        )
+        order: order_pb2.Order = await self.call("ReturnOrderLines", request)
+        return order
 
     async def place(self, *lines: tuple[str, int], **fields: Any) -> order_pb2.Order:
         order: order_pb2.Order = await self.call("PlaceOrder", place_request(*lines, **fields))
@@ -175,8 +209,8 @@ class Replica:
         order: order_pb2.Order = await self.call("GetOrder", order_service_pb2.GetOrderRequest(order_id=order_id))
         return order
 
-    async def cancel(self, order_id: str) -> order_pb2.Order:
-        request = order_service_pb2.CancelOrderRequest(order_id=order_id)
+    async def cancel(self, order_id: str, **fields: Any) -> order_pb2.Order:
+        request = order_service_pb2.CancelOrderRequest(order_id=order_id, **fields)
         order: order_pb2.Order = await self.call("CancelOrder", request)
         return order
 
@@ -191,6 +225,11 @@ class Replica:
         states = [order async for order in self.watch(order_id)]
         assert states[-1].settled
         return states[-1]
+
+
+def units_of(*units: tuple[int, int]) -> list[order_pb2.OrderUnits]:
+    """Of (line number, quantity)."""
+    return [order_pb2.OrderUnits(line_number=line, quantity=quantity) for line, quantity in units]
 
 
 def place_request(*lines: tuple[str, int], **fields: Any) -> order_service_pb2.PlaceOrderRequest:

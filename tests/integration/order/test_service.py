@@ -1,6 +1,8 @@
 """order_svc over gRPC and NATS, with doubles for its peers."""
 
 import asyncio
+import random
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import uuid4
@@ -18,7 +20,8 @@ from polymart.payment.v1.events_pb2 import PaymentAuthorized, PaymentCaptureFail
 
 from chassis.clock import ManualClock
 from chassis.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from chassis.messaging.nats import ensure_topology
+from chassis.messaging.nats import Nats, ensure_topology
+from chassis.messaging.topology import TOPOLOGY
 from chassis.postgres import Postgres
 from order_svc.adapters.read_model import read_model_faults
 from tests.conftest import free_port, until
@@ -103,7 +106,7 @@ async def test_a_refusal_gives_back_what_was_held(shop: Shop, db: Postgres) -> N
     assert await read_model_faults(db) == []
 
 
-async def test_cancelling_works_until_the_order_is_confirmed(shop: Shop) -> None:
+async def test_cancelling_works_until_the_order_is_shipped(shop: Shop) -> None:
     shop.catalog.sells("MUG")
     replica = await shop.open()
     shop.answers[payment.AuthorizePayment] = silent
@@ -117,9 +120,15 @@ async def test_cancelling_works_until_the_order_is_confirmed(shop: Shop) -> None
 
     shop.answers[payment.AuthorizePayment] = authorized
     order = await replica.final((await replica.place(("MUG", 1))).order_id)
+    await replica.cancel(order.order_id)
+    cancelled = await replica.final(order.order_id)
+    assert (cancelled.status, cancelled.failure.message) == (CANCELLED, "cancelled by the customer")
+    assert set(shop.asked(order.order_id)[-2:]) == {"ReleaseStock", "VoidPayment"}
+    order = await replica.final((await replica.place(("MUG", 1))).order_id)
+    await replica.ship(order.order_id)
     with pytest.raises(FailedPrecondition) as raised:
         await replica.cancel(order.order_id)
-    assert raised.value.reason == "ORDER_ALREADY_CONFIRMED"
+    assert raised.value.reason == "ORDER_SHIPPED"
     with pytest.raises(NotFound):
         await replica.cancel(str(uuid4()))
 
@@ -285,6 +294,54 @@ async def test_a_service_that_stops_tells_its_watchers(shop: Shop) -> None:
     with pytest.raises(Unavailable):
         await anext(watch)
     await asyncio.wait_for(stopping, 5)
+
+
+async def test_two_hundred_watchers_cost_one_subscription(shop: Shop) -> None:
+    shop.catalog.sells("MUG")
+    shop.answers[payment.AuthorizePayment] = silent
+    one, other = await shop.open(), await shop.open()
+    placed = [await one.place(("MUG", 1)) for _ in range(10)]
+    await until(lambda: all("AuthorizePayment" in shop.asked(order.order_id) for order in placed))
+    (nats,) = [resource for resource in other.service.service.resources if isinstance(resource, Nats)]
+    began = asyncio.Queue[None]()
+
+    async def watched(order_id: str) -> list[int]:
+        seen = []
+        async for order in other.watch(order_id, timeout=60):
+            if not seen:
+                began.put_nowait(None)
+            seen.append(order.version)
+        return seen
+
+    watches = [asyncio.ensure_future(watched(order.order_id)) for order in placed for _ in range(20)]
+    for _ in watches:
+        await asyncio.wait_for(began.get(), 30)
+    subjects = [subscription.subject for subscription in nats.client._subs.values()]
+    assert subjects.count("evt.order.>") == 1
+    assert len(subjects) <= len(TOPOLOGY.consumers_of("order_svc")) + 2
+    await asyncio.gather(*(one.cancel(order.order_id) for order in placed))
+    for versions in await asyncio.gather(*watches):
+        assert versions == list(range(versions[0], 7))
+
+
+async def test_five_hundred_requests_with_a_hundred_ids_place_a_hundred_orders(shop: Shop, db: Postgres) -> None:
+    shop.catalog.sells("MUG")
+    one, other = await shop.open(), await shop.open()
+    requests = [place_request(("MUG", n % 7 + 1), customer_id=f"c{n % 3}") for n in range(100)]
+    calls = [(replica, request) for request in requests for replica in (one, other, one, other, one)]
+    random.Random(7).shuffle(calls)
+    answers = await asyncio.gather(*(r.call("PlaceOrder", request, timeout=60) for r, request in calls))
+    ids: dict[str, set[str]] = defaultdict(set)
+    for (_, request), order in zip(calls, answers, strict=True):
+        ids[request.request_id].add(order.order_id)
+    assert {len(orders) for orders in ids.values()} == {1}
+    assert len({order.order_id for order in answers}) == 100
+    await asyncio.gather(*(one.final(order_id) for (order_id,) in ids.values()))
+    for table, count in (("orders", 100), ("requests", 100), ("events", 600)):
+        assert await db.fetchval(f"SELECT count(*) FROM {table}") == count  # noqa: S608
+    assert Counter(c.payload.DESCRIPTOR.name for c in shop.commands) == dict.fromkeys(
+        ("ReserveStock", "AuthorizePayment", "CommitStock", "CapturePayment"), 100
+    )
 
 
 async def test_bad_requests_are_told_everything_that_is_wrong(shop: Shop) -> None:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message as ProtoMessage
 from polymart.inventory.v1.events_pb2 import StockReserved
 
 from chassis.clock import ManualClock
-from chassis.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
+from chassis.errors import Aborted, AlreadyExists, NotFound
 from chassis.ids import uuid7
 from chassis.messaging.envelope import Envelope
 from chassis.money import Money
@@ -18,17 +18,16 @@ from chassis.postgres import Postgres
 from order_svc.adapters.postgres_orders import PostgresOrders
 from order_svc.adapters.read_model import read_model_faults
 from order_svc.application.advancing import (
-    ASK_AGAIN_AFTER,
     Told,
     advance_orders,
     ask_again,
-    cancel_order,
+    change_order,
     expire_orders,
 )
 from order_svc.application.ports import Change, Filter, Request
 from order_svc.domain import messages as m
 from order_svc.domain.order import Line, Order, OrderPlaced, Status
-from order_svc.domain.saga import Decision, decide, place
+from order_svc.domain.saga import RETRY_AFTER, Decision, decide, place
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MUG = Line("MUG", 2, Money.parse("GBP", "2.55"), "mug", "Mug")
@@ -169,23 +168,23 @@ async def test_a_reply_to_an_order_nobody_placed_is_an_error(orders: PostgresOrd
         await advance(orders, [Told(uuid7(), m.StockReserved(), cause())])
 
 
-async def test_cancelling_races_with_confirming_and_one_of_them_wins(orders: PostgresOrders) -> None:
+async def test_a_cancellation_wins_whether_it_comes_before_the_confirmation_or_after(
+    db: Postgres, orders: PostgresOrders
+) -> None:
     clock = ManualClock(NOW)
-    for _ in range(10):
+    for count in range(1, 11):
         order = await an_order(orders)
         await advance(orders, told(order, m.StockReserved()))
         results = await asyncio.gather(
-            cancel_order(order.order_id, orders=orders, clock=clock),
+            change_order(order.order_id, m.CancelRequested(), orders=orders, clock=clock),
             advance(orders, told(order, m.PaymentAuthorized())),
             return_exceptions=True,
         )
         now = await orders.get(order.order_id)
-        if isinstance(results[0], FailedPrecondition):
-            assert now.status is Status.CONFIRMED
-        else:
-            assert (now.status, results[1]) == (Status.CANCELLED, None)
-            again = await cancel_order(order.order_id, orders=orders, clock=clock)
-            assert again == now
+        assert (now.status, now.settled, results[1]) == (Status.CANCELLED, False, None)
+        assert (await outbox(db)).count("VoidPayment") == (await outbox(db)).count("ReleaseStock") == count
+        assert await change_order(order.order_id, m.CancelRequested(), orders=orders, clock=clock) == now
+    assert await read_model_faults(db) == []
 
 
 async def test_overdue_orders_are_rejected_once_by_whichever_replica_comes_first(
@@ -222,19 +221,19 @@ async def test_an_order_whose_answers_got_lost_asks_again_until_it_has_them(
         rows = await db.fetch("SELECT subject FROM outbox ORDER BY subject")
         return [".".join(row["subject"].split(".")[2:]) for row in rows]
 
-    clock.advance(ASK_AGAIN_AFTER - timedelta(seconds=1))
+    clock.advance(RETRY_AFTER - timedelta(seconds=1))
     assert await asked_again() == []
     clock.advance(timedelta(seconds=1))
     expected = [f"CapturePayment.{order.order_id}", f"CommitStock.{order.order_id}", f"ReserveStock.{asked.order_id}"]
     assert sorted(await asked_again()) == expected
     assert await asked_again() == []
-    clock.advance(ASK_AGAIN_AFTER)
+    clock.advance(RETRY_AFTER)
     assert sorted(await asked_again()) == expected
     assert (await orders.get(order.order_id)).version == 3
     await advance(orders, told(order, *ALL_THE_WAY[2:]))
     assert (await orders.get(order.order_id)).settled
     assert await read_model_faults(db) == []
-    clock.advance(ASK_AGAIN_AFTER)
+    clock.advance(RETRY_AFTER)
     assert await asked_again() == [expected[2]]
 
 
@@ -242,7 +241,7 @@ async def test_a_read_model_that_differs_from_the_events_is_found_out(db: Postgr
     placed = [await an_order(orders) for _ in range(6)]
     await advance(orders, told(placed[0], *ALL_THE_WAY))
     await advance(orders, told(placed[1], m.StockRejected((m.Shortage("MUG", 2, 1),))))
-    await cancel_order(placed[2].order_id, orders=orders, clock=ManualClock(NOW))
+    await change_order(placed[2].order_id, m.CancelRequested(), orders=orders, clock=ManualClock(NOW))
     assert await read_model_faults(db) == []
 
     await db.execute("UPDATE orders SET status = 'CONFIRMED' WHERE order_id = $1", placed[1].order_id)
@@ -264,12 +263,14 @@ async def test_lists_are_newest_first_and_filtered(orders: PostgresOrders) -> No
     alice = [await an_order(orders) for _ in range(5)]
     bob = [await orders.add(a_request("bob"), a_decision("bob")) for _ in range(3)]
     guest = await orders.add(a_request(""), a_decision(""))
-    await cancel_order(alice[2].order_id, orders=orders, clock=ManualClock(NOW))
+    await change_order(alice[2].order_id, m.CancelRequested(), orders=orders, clock=ManualClock(NOW))
 
     async def ids(which: Filter, limit: int = 100) -> list[str]:
         found: list[str] = []
-        while page := await orders.page(which, before=found[-1] if found else None, limit=limit):
+        before = None
+        while page := await orders.page(which, before=before, limit=limit):
             found += [order.order_id for order in page]
+            before = page[-1].place_time, page[-1].order_id
         return found
 
     everything = [order.order_id for order in (*alice, *bob, guest)][::-1]
@@ -278,3 +279,44 @@ async def test_lists_are_newest_first_and_filtered(orders: PostgresOrders) -> No
     assert await ids(Filter(status=Status.CANCELLED)) == [alice[2].order_id]
     assert await ids(Filter("alice", Status.PENDING), limit=3) == [alice[n].order_id for n in (4, 3, 1, 0)]
     assert await ids(Filter("bob", Status.CANCELLED)) == []
+    assert await ids(Filter(placed_before=NOW)) == await ids(Filter("bob", placed_from=NOW + timedelta(1))) == []
+    assert await ids(Filter(placed_from=NOW, placed_before=NOW + timedelta(1)), limit=2) == everything
+
+
+async def test_each_list_is_read_by_an_index_of_its_own(
+    db: Postgres, orders: PostgresOrders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await db.execute(
+        """
+        INSERT INTO orders (order_id, customer_id, status, settled, currency, total_nanos, place_time, update_time,
+            deadline, version)
+        SELECT gen_random_uuid(), 'c' || n % 300, CASE WHEN n % 50 = 0 THEN 'PENDING' ELSE 'CONFIRMED' END, n % 50 > 0,
+            'GBP', 1, $1::timestamptz + n * interval '1 minute', $1, $1, 1 FROM generate_series(1, 6000) AS n
+        """,
+        NOW,
+    )
+    await db.execute("ANALYZE orders")
+    plans: list[str] = []
+    fetch = db.fetch
+
+    async def explained(query: str, *args: object) -> object:
+        plans.append("\n".join(row[0] for row in await fetch(f"EXPLAIN {query}", *args)))
+        return await fetch(query, *args)
+
+    monkeypatch.setattr(db, "fetch", explained)
+    before = NOW + timedelta(days=2), uuid7()
+    for which, index in (
+        (Filter(), "orders_by_time"),
+        (Filter(placed_from=NOW + timedelta(days=1), placed_before=NOW + timedelta(days=3)), "orders_by_time"),
+        (Filter("c7"), "orders_by_customer"),
+        (Filter("c7", Status.CONFIRMED, placed_from=NOW), "orders_by_customer"),
+        (Filter(status=Status.PENDING), "orders_by_status"),
+    ):
+        for position in (None, before):
+            page = await orders.page(which, before=position, limit=20)
+            assert page
+            # A customer's few may be sorted after they were found; of all others only one page is read.
+            assert index in plans[-1], plans[-1]
+            assert "Sort" not in plans[-1] or which.customer_id, plans[-1]
+    await orders.stuck(NOW, NOW, after=None, limit=20)
+    assert "orders_unsettled" in plans[-2], plans

@@ -11,6 +11,12 @@ from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 from polymart.catalog.v1.events_pb2 import ProductCreated
 from polymart.catalog.v1.product_pb2 import PRODUCT_STATUS_ARCHIVED, PRODUCT_STATUS_DRAFT, AttributeValue
+from polymart.catalog.v1.product_type_pb2 import (
+    ATTRIBUTE_KIND_NUMBER,
+    ATTRIBUTE_KIND_TEXT,
+    AttributeDefinition,
+    ProductType,
+)
 from polymart.inventory.v1.stock_pb2 import AVAILABILITY_IN_STOCK, AVAILABILITY_LOW, AVAILABILITY_OUT
 from polymart.search.v1 import search_service_pb2 as pb
 
@@ -21,6 +27,7 @@ from search_svc.adapters.mappings import PARTS, PRODUCTS
 from tests.integration.search.support import (
     LIMIT,
     TOKEN_KEY,
+    Peers,
     Search,
     deleted,
     placed,
@@ -98,6 +105,33 @@ async def test_filters_work_together_and_a_facet_keeps_its_other_values_on_offer
     assert await search.ids("mug", filter=pb.SearchFilter(in_stock=True, brands=["Acme"], price=price)) == ["b"]
     dear = pb.SORT_ORDER_PRICE_DESC
     assert await search.ids(filter=pb.SearchFilter(price=pb.PriceRange(currency_code="GBP")), sort=dear) == [*"dcba"]
+
+
+async def test_attributes_are_counted_as_product_types_define_them(
+    start_search: Callable[..., Awaitable[Search]], fresh_search: str, peers: Peers
+) -> None:
+    weight = AttributeDefinition(name="weight", kind=ATTRIBUTE_KIND_NUMBER, unit="kg", facet=True)
+    note = AttributeDefinition(name="note", kind=ATTRIBUTE_KIND_TEXT)
+    peers.types.append(ProductType(product_type_id="t", name="Mug", attributes=[weight, note]))
+    search = await start_search(fresh_search)
+    mugs = (
+        product(f"p{n:02}", "Mug", attributes={"weight": n / 2, "note": "ab"[n % 2], "colour": ["red", "blue"][n % 2]})
+        for n in range(40)
+    )
+    await search.publish(*updated(*mugs))
+    await search.handled()
+    found = {facet.name: facet for facet in (await search.find("mug")).facets}
+    assert list(found)[4:] == ["attributes.weight", "attributes.colour"]
+    ranges = found["attributes.weight"]
+    assert ranges.unit == "kg"
+    assert sum(value.count for value in ranges.values) == 40
+    for value in ranges.values:
+        wanted = pb.AttributeFilter(name="weight", ranges=[value.number_range])
+        answer = await search.find("mug", filter=pb.SearchFilter(attributes=[wanted]))
+        assert answer.total_size == value.count
+        # The others stay on offer.
+        assert [each for each in answer.facets if each.name == "attributes.weight"] == [ranges]
+    assert not (await search.find("mug", skip_facets=True)).facets
 
 
 async def test_pages_cover_everything_once(search: Search) -> None:
@@ -227,7 +261,7 @@ async def test_a_document_that_the_engine_refuses_holds_up_no_other(search: Sear
     products = [product(f"p{n}", "Mug", price=f"{n}.00") for n in range(9)]
     await search.publish_only(*updated(*products[:3], refused, *products[3:6], wrong, *products[6:]), stocked("sku-p8"))
     await search.handled_but(2)
-    assert await search.ids("mug") == [f"p{n}" for n in range(9)]
+    assert sorted(await search.ids("mug")) == [f"p{n}" for n in range(9)]
     assert (await search.status()).products_in_stock == 1
 
 

@@ -38,6 +38,9 @@ def order(kind: str, *names: str, failure: str = "", line_count: int | None = No
             line_count=len(names) if line_count is None else line_count,
             lines=[NotificationLine(product_name=n, quantity=6, line_total=money("15.3")) for n in names],
             failure=failure,
+            refund=money("15.3"),
+            carrier=names[0] if names else "",
+            tracking_number="T-1",
             low_stock=LowStock(sku=names[0] if names else "MUG", available=2, threshold=5),
         ),
     )
@@ -92,6 +95,25 @@ def test_what_came_to_nothing_says_why(kind: str) -> None:
     assert text.splitlines()[2].endswith(("accepted.", "cancelled."))
 
 
+def test_a_shipment_says_what_comes_and_how_and_a_delivery_what_came() -> None:
+    for kind, done in (("ORDER_SHIPPED", "is on its way"), ("ORDER_DELIVERED", "was delivered")):
+        message, text, html = parsed(LETTERS.write(order(kind, "Lantern", "Mug", line_count=5), ADA, "<1@x>"))
+        assert message["Subject"] == f"Your order 0190a000-0000-7000-8000-00000000000f {done}"
+        assert "  6 x Lantern\r\n  6 x Mug\r\n  and 3 more\r\n" in text
+        for part in ("6 ×", "Lantern", "and 3 more"):
+            assert part in html
+        for part in (text, html):
+            assert ("Number: T-1" in part, "Carrier: Lantern" in part) == (kind == "ORDER_SHIPPED",) * 2
+
+
+def test_a_refund_says_what_comes_back_now_and_in_all() -> None:
+    message, *parts = parsed(LETTERS.write(order("ORDER_REFUNDED"), ADA, "<1@x>"))
+    assert message["Subject"] == "Money back for your order 0190a000-0000-7000-8000-00000000000f"
+    for part in parts:
+        assert "15.30 GBP" in part
+        assert "1,234.57 GBP together" in part
+
+
 def test_a_verification_tells_its_code_and_low_stock_its_sku() -> None:
     _, text, html = parsed(LETTERS.write(order("EMAIL_VERIFICATION"), ADA, "<1@x>", "s3cr-t_code"))
     assert "  s3cr-t_code\r\n" in text
@@ -117,7 +139,8 @@ def test_there_is_a_letter_for_every_kind() -> None:
 @given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
 def test_nothing_said_by_others_becomes_markup_or_a_header(name: str, product: str, failure: str) -> None:
     plain = parsed(LETTERS.write(order("ORDER_CONFIRMED", "x"), ADA, "<1@x>"))
-    for kind in ("ORDER_CONFIRMED", "ORDER_REJECTED", "ORDER_CANCELLED", "WELCOME", "EMAIL_VERIFICATION"):
+    told = ("CONFIRMED", "REJECTED", "CANCELLED", "SHIPPED", "DELIVERED")
+    for kind in (*(f"ORDER_{what}" for what in told), "WELCOME", "EMAIL_VERIFICATION"):
         try:
             letter = LETTERS.write(
                 order(kind, f"<script>{product}", failure=f"<b>{failure}"), Recipient(f"<i>{name}", ADA.email), "<1@x>"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 from google.protobuf.message import Message
-from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReservationLine, ReserveStock
+from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReservationLine, ReserveStock, RestockStock
 
 from chassis.errors import InvalidArgument
 from chassis.messaging.envelope import Envelope
@@ -24,6 +24,10 @@ def no_book(tx: Transaction, messages: Sequence[Envelope]) -> Book:
         (ReserveStock(order_id="o\0", lines=[ReservationLine(sku="A")]), ["order_id", "lines[0].quantity"]),
         (CommitStock(order_id="o\0"), ["order_id"]),
         (ReleaseStock(), ["order_id"]),
+        (
+            RestockStock(order_id="o", operation_id="r\0", lines=[ReservationLine(sku="A", quantity=1)]),
+            ["operation_id"],
+        ),
     ],
 )
 async def test_what_no_store_takes_is_refused_before_it_is_tried(command: Message, fields: list[str]) -> None:

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polymart.customer.v1.events_pb2 import CustomerRegistered, EmailVerificationRequested
 from polymart.inventory.v1.events_pb2 import StockRanLow
-from polymart.order.v1.events_pb2 import OrderCancelled, OrderConfirmed, OrderRejected
+from polymart.order.v1.events_pb2 import (
+    OrderCancelled,
+    OrderConfirmed,
+    OrderDelivered,
+    OrderRefunded,
+    OrderRejected,
+    OrderShipped,
+)
 from polymart.order.v1.order_pb2 import OrderFailure, OrderLine
 
 from chassis.errors import FailedPrecondition
@@ -72,9 +79,37 @@ def test_guests_and_customers_without_an_address_are_told_nothing() -> None:
         OrderConfirmed(order_id="o1", total=GBP),
         OrderRejected(order_id="o1", total=GBP),
         OrderCancelled(order_id="o1", total=GBP),
+        OrderShipped(order_id="o1", shipment_id="s1"),
+        OrderDelivered(order_id="o1", shipment_id="s1"),
+        OrderRefunded(order_id="o1", operation_id="r1", amount=GBP, refunded=GBP),
         CustomerRegistered(customer_id="c1"),
     ]
-    assert [fact_of(event) for event in silent] == [None] * 4
+    assert [fact_of(event) for event in silent] == [None] * len(silent)
+
+
+def test_each_shipment_and_each_refund_of_an_order_is_told() -> None:
+    line = OrderLine(sku="MUG", product_name="Mug", quantity=2, line_total=GBP)
+    names = {"order_id": "o1", "customer_id": "ada"}
+    events: list[Message] = [
+        OrderShipped(shipment_id="s1", lines=[line], carrier="Post", tracking_number="T-1", **names),
+        OrderShipped(shipment_id="s2", lines=[line], **names),
+        OrderDelivered(shipment_id="s1", lines=[line], **names),
+        OrderRefunded(operation_id="r1", amount=GBP, refunded=GBP, **names),
+        OrderRefunded(operation_id="r2", amount=GBP, refunded=GBP, **names),
+    ]
+    facts = [fact for event in events if (fact := fact_of(event))]
+    assert [fact.kind for fact in facts] == [
+        Kind.ORDER_SHIPPED, Kind.ORDER_SHIPPED, Kind.ORDER_DELIVERED, Kind.ORDER_REFUNDED, Kind.ORDER_REFUNDED,
+    ]  # fmt: skip
+    assert len({Notification.about(fact, now=NOW).notification_id for fact in facts}) == 5
+    assert {(fact.customer_id, fact.content.order_id) for fact in facts} == {("ada", "o1")}
+    first, refund = facts[0].content, facts[3].content
+    assert [line.product_name for line in first.lines] == ["Mug"]
+    assert (first.carrier, first.tracking_number, refund.refund, refund.total) == (
+        "Post", "T-1", Money.parse("GBP", "5.10"), Money.parse("GBP", "5.10"),
+    )  # fmt: skip
+    for fact in facts:
+        assert content_from_proto(content_to_proto(fact.content)) == fact.content
 
 
 def test_a_confirmation_shows_the_first_ten_lines() -> None:

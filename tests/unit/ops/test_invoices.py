@@ -1,6 +1,7 @@
 """The invoice file as products, stock and orders: figures that were counted by hand in the sample."""
 
 from collections import Counter
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from ops.invoices import Invoice, InvoiceLine, demand, read
 from ops.scenario import UNLOADED, plan
 
+NOW = datetime(2010, 12, 1, tzinfo=UTC)
 FILE = Path(__file__).parents[3] / "data" / "invoice_lines.csv.gz"
 
 
@@ -63,9 +65,9 @@ def test_guests_have_no_customer_id(invoices: list[Invoice]) -> None:
 
 
 def test_services_and_charges_are_not_stock() -> None:
-    line = InvoiceLine("POST", "POSTAGE", 1, Decimal(18), "12583", "France")
+    line = InvoiceLine("POST", "POSTAGE", 1, Decimal(18), "12583", "France", NOW)
     assert not line.tracked
-    assert InvoiceLine("85123A", "", 1, Decimal("2.55"), "", "").tracked
+    assert InvoiceLine("85123A", "", 1, Decimal("2.55"), "", "", NOW).tracked
 
 
 def test_a_malformed_invoice_is_named(tmp_path: Path) -> None:

@@ -3,32 +3,34 @@
 from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from google.protobuf.json_format import Parse
-from polymart.order.v1.order_pb2 import ORDER_STATUS_CONFIRMED, Order
+from polymart.order.v1.order_pb2 import ORDER_STATUS_CONFIRMED, Order, OrderUnits
+from polymart.order.v1.order_service_pb2 import OrderWait, StuckOrder
+from polymart.order.v1.shipment_pb2 import Shipment
 from rich.table import Table
 
 from chassis.messaging.dead_letters import DeadLetter
 from chassis.money import Money
 from ops.clients import Terminal
 from ops.dlq import show_letters
-from ops.orders import _line, print_json, show_orders
+from ops.lifecycle import show_shipments, show_stuck
+from ops.orders import order_line, print_json, show_orders
 
 
 @pytest.mark.parametrize(
     ("text", "sku", "quantity"), [("a", "a", 1), ("a=3", "a", 3), ("a=b=3", "a=b", 3), ("a=-1", "a", -1)]
 )
 def test_a_line_is_a_sku_and_a_quantity(text: str, sku: str, quantity: int) -> None:
-    line = _line(text)
-    assert (line.sku, line.quantity) == (sku, quantity)
+    assert order_line(text) == (sku, quantity)
 
 
 @pytest.mark.parametrize("quantity", ["", "few", "²", "1.5", "--1", "9999999999"])
 def test_what_is_no_quantity_is_named(quantity: str) -> None:
     with pytest.raises(ValueError, match="the quantity after = must be a whole number"):
-        _line(f"a={quantity}")
+        order_line(f"a={quantity}")
 
 
 def order(**changes: Any) -> Order:
@@ -65,6 +67,23 @@ def test_a_list_of_orders_shows_whole_ids_on_80_columns() -> None:
     assert "08-01 12:13" in text
     folded = "".join(line[49:57].split(" ")[0] for line in text.splitlines())
     assert folded.endswith("a-customer-of-a-very-long-name")
+
+
+def test_lists_of_shipments_and_of_stuck_orders_show_whole_ids_on_80_columns() -> None:
+    shipment = Shipment(
+        shipment_id=str(UUID(int=1)), order_id=str(UUID(int=2)), units=[OrderUnits(line_number=1, quantity=2)]
+    )
+    for of_one_order, told in ((True, "2 of line 1"), (False, str(UUID(int=2)))):
+        terminal = on_paper()
+        show_shipments(terminal, [shipment], of_one_order=of_one_order)
+        assert str(UUID(int=1)) in shown(terminal)
+        assert told in shown(terminal)
+    terminal = on_paper()
+    waits = [OrderWait(step="restock", command="RestockStock"), OrderWait(step="refund", failure="no \x1b[31m money")]
+    show_stuck(terminal, [StuckOrder(order=order(order_id=str(UUID(int=3))), waits=waits)])
+    assert str(UUID(int=3)) in shown(terminal)
+    assert "restock" in shown(terminal)
+    assert "\x1b[31m" not in shown(terminal)
 
 
 def test_a_list_of_dead_letters_cuts_nothing_on_80_columns() -> None:

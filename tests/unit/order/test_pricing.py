@@ -2,11 +2,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from chassis.errors import InvalidArgument
+from chassis.errors import FailedPrecondition, InvalidArgument
 from chassis.money import Money
 from order_svc.adapters.event_codec import event_to_proto
 from order_svc.domain.order import Order, OrderConfirmed, OrderPlaced
-from order_svc.domain.pricing import MAX_TEXT_BYTES, Offer, Wanted, price
+from order_svc.domain.pricing import MAX_TEXT_BYTES, Offer, Wanted, price, refuse_changes
+from order_svc.domain.totals import Charges, Destination
 
 
 def offer(sku: str, amount: str, currency: str = "GBP") -> Offer:
@@ -16,10 +17,10 @@ def offer(sku: str, amount: str, currency: str = "GBP") -> Offer:
 OFFERS = {o.sku: o for o in (offer("MUG", "2.55"), offer("NIB", "0.005"), offer("PEN", "1.00", "EUR"))}
 
 
-def test_lines_are_priced_exactly() -> None:
+def test_lines_are_priced_to_the_minor_unit() -> None:
     lines, total = price([Wanted("MUG", 3), Wanted("NIB", 7), Wanted("MUG", 1)], OFFERS)
-    assert [str(line.total) for line in lines] == ["7.65 GBP", "0.035 GBP", "2.55 GBP"]
-    assert str(total) == "10.235 GBP"
+    assert [str(line.total) for line in lines] == ["7.65 GBP", "0.04 GBP", "2.55 GBP"]
+    assert str(total) == "10.24 GBP"
     assert (lines[0].product_id, lines[0].product_name) == ("p-MUG", "Mug")
 
 
@@ -28,6 +29,19 @@ def test_every_line_that_cannot_be_sold_is_named() -> None:
         price([Wanted("GONE", 1), Wanted("MUG", 1), Wanted("PEN", 1), Wanted("LOST", 1)], OFFERS)
     assert [v.field for v in raised.value.violations] == ["lines[0].sku", "lines[2].sku", "lines[3].sku"]
     assert "EUR" in raised.value.violations[1].description
+
+
+def test_every_line_that_costs_something_else_than_expected_is_named_with_its_price() -> None:
+    seen = Money.parse("GBP", "2.50")
+    wanted = [Wanted("MUG", 1, seen), Wanted("NIB", 1), Wanted("MUG", 1, OFFERS["MUG"].price), Wanted("MUG", 2, seen)]
+    lines, _ = price(wanted, OFFERS)
+    with pytest.raises(FailedPrecondition) as raised:
+        refuse_changes(wanted, lines)
+    assert raised.value.reason == "PRICE_CHANGED"
+    assert [(v.field, v.description) for v in raised.value.violations] == [
+        ("lines[0]", "2.55 GBP"),
+        ("lines[3]", "2.55 GBP"),
+    ]
 
 
 def test_totals_stay_within_what_money_can_hold() -> None:
@@ -53,7 +67,8 @@ def test_the_largest_order_fits_into_its_messages() -> None:
     dear = Money("GBP", 3_999_999_999_999)
     lines, total = price([Wanted("MUG", 1_000)] * 1_000, {"MUG": Offer("MUG", "p", 1, name, dear, untracked=True)})
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    placed = OrderPlaced("杯" * 128, lines, total, "杯" * 200, now)
+    taxed, _ = Charges({("GB", "", ""): 199_999}).apply(lines, [""] * 1_000, Destination("GB"))
+    placed = OrderPlaced("杯" * 128, taxed, total, "杯" * 200, now, None, Destination("GB", "NIR"))
     order = Order.begun("00000000-0000-7000-8000-000000000001", placed, now)
     for event in (placed, OrderConfirmed()):
         assert event_to_proto(event, order, 1).ByteSize() < 2**20 - 64 * 1024

@@ -10,7 +10,7 @@ from chassis.errors import FailedPrecondition
 from chassis.money import Money
 from order_svc.domain import messages as m
 from order_svc.domain.order import FailureReason, Holding, Line, Order, OrderPlaced, Status
-from order_svc.domain.saga import SAGA, Decision, decide, open_steps, place
+from order_svc.domain.saga import SAGA, Decision, decide, open_tasks, place
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATE = NOW + timedelta(hours=1)
@@ -74,24 +74,24 @@ EXPECTED: dict[str, dict[str, str]] = {
         "StockCommitted": "OrderStockCommitted |",
         "PaymentCaptured": "OrderPaymentCaptured |",
         "PaymentCaptureFailed": "OrderCancelled | ReleaseStock VoidPayment",
-        "CancelRequested": "ORDER_ALREADY_CONFIRMED",
+        "CancelRequested": "OrderCancelled | ReleaseStock VoidPayment",
     },
     "CONFIRMED/TAKEN/HELD": {
         "PaymentCaptured": "OrderPaymentCaptured OrderSettled |",
         "PaymentCaptureFailed": "OrderCancelled | ReleaseStock VoidPayment",
-        "CancelRequested": "ORDER_ALREADY_CONFIRMED",
+        "CancelRequested": "OrderCancelled | ReleaseStock VoidPayment",
     },
     "CONFIRMED/HELD/TAKEN": {
         "StockCommitted": "OrderStockCommitted OrderSettled |",
-        "CancelRequested": "ORDER_ALREADY_CONFIRMED",
+        "CancelRequested": "OrderCancelled | ReleaseStock VoidPayment",
     },
     "CONFIRMED/NOTHING/HELD": {
         "PaymentCaptured": "OrderPaymentCaptured OrderSettled |",
         "PaymentCaptureFailed": "OrderCancelled | VoidPayment",
-        "CancelRequested": "ORDER_ALREADY_CONFIRMED",
+        "CancelRequested": "OrderCancelled | VoidPayment",
     },
-    "confirmed/taken/taken": {"CancelRequested": "ORDER_ALREADY_CONFIRMED"},
-    "confirmed/nothing/taken": {"CancelRequested": "ORDER_ALREADY_CONFIRMED"},
+    "confirmed/taken/taken": {"CancelRequested": "OrderCancelled | ReleaseStock VoidPayment"},
+    "confirmed/nothing/taken": {"CancelRequested": "OrderCancelled | VoidPayment"},
     **{
         f"{status}/{state}": reactions
         for status in ("REJECTED", "CANCELLED")
@@ -102,11 +102,15 @@ EXPECTED: dict[str, dict[str, str]] = {
             "NOTHING/ASKED": UNDO_PAYMENT,
         }.items()
     },
-    # A capture that failed, with what had been committed by then, and how its undoing goes on.
+    # Called off once it was confirmed, or a capture that failed, with what had been done by then, and how its undoing
+    # goes on.
     "CANCELLED/HELD/HELD": UNDO_BOTH,
     "CANCELLED/TAKEN/HELD": UNDO_BOTH,
+    "CANCELLED/HELD/TAKEN": UNDO_BOTH,
+    "CANCELLED/TAKEN/TAKEN": UNDO_BOTH,
     "CANCELLED/TAKEN/NOTHING": UNDO_STOCK,
     "CANCELLED/NOTHING/HELD": UNDO_PAYMENT,
+    "CANCELLED/NOTHING/TAKEN": UNDO_PAYMENT,
     "rejected/nothing/nothing": {},
     "cancelled/nothing/nothing": {},
 }
@@ -168,7 +172,7 @@ def test_a_message_told_twice_changes_nothing_the_second_time(name: str, message
 
 def test_an_order_waits_for_somebody_exactly_until_it_is_settled() -> None:
     for order in REACHABLE.values():
-        assert bool(open_steps(order)) == (not order.settled)
+        assert bool(open_tasks(order)) == (not order.settled)
 
 
 def test_before_the_deadline_nothing_is_rejected_for_it() -> None:
@@ -207,6 +211,10 @@ def test_what_undoes_a_step_is_a_step() -> None:
     undoing = {step.name: step for step in SAGA if not step.undone_by}
     for step in SAGA:
         if step.undone_by:
-            assert undoing[step.undone_by].part is step.part
+            assert undoing[step.undone_by].command(REACHABLE["CONFIRMED/HELD/HELD"]) in (
+                m.ReleaseStock(),
+                m.VoidPayment(),
+            )
+            assert not undoing[step.undone_by].statuses & step.statuses
             # Whatever the step left behind, its undoing finds it.
             assert {Holding.ASKED, Holding.HELD, Holding.TAKEN} <= undoing[step.undone_by].holdings

@@ -455,6 +455,7 @@ class ProductVariant(_message.Message):
     PRODUCT_NAME_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     PRODUCT_STATUS_FIELD_NUMBER: _builtins.int
+    TAX_CLASS_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     """The product's id."""
     product_version: _builtins.int
@@ -463,6 +464,8 @@ class ProductVariant(_message.Message):
     """The product's name."""
     product_status: _product_pb2.ProductStatus.ValueType
     """The product's status: only what is ACTIVE is sold."""
+    tax_class: _builtins.str
+    """The product's tax class."""
     @_builtins.property
     def variant(self) -> _product_pb2.Variant:
         """The variant."""
@@ -475,10 +478,11 @@ class ProductVariant(_message.Message):
         product_name: _builtins.str = ...,
         variant: _product_pb2.Variant | None = ...,
         product_status: _product_pb2.ProductStatus.ValueType = ...,
+        tax_class: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_id", b"product_id", "product_name", b"product_name", "product_status", b"product_status", "product_version", b"product_version", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_id", b"product_id", "product_name", b"product_name", "product_status", b"product_status", "product_version", b"product_version", "tax_class", b"tax_class", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

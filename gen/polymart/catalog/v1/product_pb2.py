@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polymart/catalog/v1/product.proto\x12\x13polymart.catalog.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x93\x05\n\x07Product\x12\x18\n\nproduct_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x62rand\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63\x61tegory_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x46\n\nattributes\x18\x06 \x03(\x0b\x32,.polymart.catalog.v1.Product.AttributesEntryB\x04\xe2\x41\x01\x01\x12\x34\n\x08variants\x18\x07 \x03(\x0b\x32\x1c.polymart.catalog.v1.VariantB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07version\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0fproduct_type_id\x18\x0c \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\x06status\x18\r \x01(\x0e\x32\".polymart.catalog.v1.ProductStatusB\x04\xe2\x41\x01\x01\x12\x12\n\x04tags\x18\x0e \x03(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x05media\x18\x0f \x03(\x0b\x32\x1e.polymart.catalog.v1.MediaLinkB\x04\xe2\x41\x01\x01\x1aV\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.polymart.catalog.v1.AttributeValue:\x02\x38\x01\"6\n\tMediaLink\x12\x11\n\x03uri\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x61lt_text\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\xdb\x02\n\x07Variant\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\'\n\x05price\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65\x61ns\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tuntracked\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12@\n\x07options\x18\x06 \x03(\x0b\x32).polymart.catalog.v1.Variant.OptionsEntryB\x04\xe2\x41\x01\x01\x12,\n\nlist_price\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12\x33\n\x05media\x18\x08 \x03(\x0b\x32\x1e.polymart.catalog.v1.MediaLinkB\x04\xe2\x41\x01\x01\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x0e\x41ttributeValue\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x10\n\x06number\x18\x02 \x01(\x01H\x00\x12\x0e\n\x04\x66lag\x18\x03 \x01(\x08H\x00\x42\x06\n\x04kind*\x81\x01\n\rProductStatus\x12\x1e\n\x1aPRODUCT_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14PRODUCT_STATUS_DRAFT\x10\x01\x12\x19\n\x15PRODUCT_STATUS_ACTIVE\x10\x02\x12\x1b\n\x17PRODUCT_STATUS_ARCHIVED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polymart/catalog/v1/product.proto\x12\x13polymart.catalog.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xac\x05\n\x07Product\x12\x18\n\nproduct_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x62rand\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63\x61tegory_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x46\n\nattributes\x18\x06 \x03(\x0b\x32,.polymart.catalog.v1.Product.AttributesEntryB\x04\xe2\x41\x01\x01\x12\x34\n\x08variants\x18\x07 \x03(\x0b\x32\x1c.polymart.catalog.v1.VariantB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07version\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0fproduct_type_id\x18\x0c \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\x06status\x18\r \x01(\x0e\x32\".polymart.catalog.v1.ProductStatusB\x04\xe2\x41\x01\x01\x12\x12\n\x04tags\x18\x0e \x03(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x05media\x18\x0f \x03(\x0b\x32\x1e.polymart.catalog.v1.MediaLinkB\x04\xe2\x41\x01\x01\x12\x17\n\ttax_class\x18\x10 \x01(\tB\x04\xe2\x41\x01\x01\x1aV\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.polymart.catalog.v1.AttributeValue:\x02\x38\x01\"6\n\tMediaLink\x12\x11\n\x03uri\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x61lt_text\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\xdb\x02\n\x07Variant\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\'\n\x05price\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65\x61ns\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tuntracked\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12@\n\x07options\x18\x06 \x03(\x0b\x32).polymart.catalog.v1.Variant.OptionsEntryB\x04\xe2\x41\x01\x01\x12,\n\nlist_price\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\x12\x33\n\x05media\x18\x08 \x03(\x0b\x32\x1e.polymart.catalog.v1.MediaLinkB\x04\xe2\x41\x01\x01\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x0e\x41ttributeValue\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x10\n\x06number\x18\x02 \x01(\x01H\x00\x12\x0e\n\x04\x66lag\x18\x03 \x01(\x08H\x00\x42\x06\n\x04kind*\x81\x01\n\rProductStatus\x12\x1e\n\x1aPRODUCT_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14PRODUCT_STATUS_DRAFT\x10\x01\x12\x19\n\x15PRODUCT_STATUS_ACTIVE\x10\x02\x12\x1b\n\x17PRODUCT_STATUS_ARCHIVED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,6 +66,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCT'].fields_by_name['tags']._serialized_options = b'\342A\001\001'
   _globals['_PRODUCT'].fields_by_name['media']._loaded_options = None
   _globals['_PRODUCT'].fields_by_name['media']._serialized_options = b'\342A\001\001'
+  _globals['_PRODUCT'].fields_by_name['tax_class']._loaded_options = None
+  _globals['_PRODUCT'].fields_by_name['tax_class']._serialized_options = b'\342A\001\001'
   _globals['_MEDIALINK'].fields_by_name['uri']._loaded_options = None
   _globals['_MEDIALINK'].fields_by_name['uri']._serialized_options = b'\342A\001\002'
   _globals['_MEDIALINK'].fields_by_name['alt_text']._loaded_options = None
@@ -88,18 +90,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VARIANT'].fields_by_name['list_price']._serialized_options = b'\342A\001\001'
   _globals['_VARIANT'].fields_by_name['media']._loaded_options = None
   _globals['_VARIANT'].fields_by_name['media']._serialized_options = b'\342A\001\001'
-  _globals['_PRODUCTSTATUS']._serialized_start=1294
-  _globals['_PRODUCTSTATUS']._serialized_end=1423
+  _globals['_PRODUCTSTATUS']._serialized_start=1319
+  _globals['_PRODUCTSTATUS']._serialized_end=1448
   _globals['_PRODUCT']._serialized_start=150
-  _globals['_PRODUCT']._serialized_end=809
-  _globals['_PRODUCT_ATTRIBUTESENTRY']._serialized_start=723
-  _globals['_PRODUCT_ATTRIBUTESENTRY']._serialized_end=809
-  _globals['_MEDIALINK']._serialized_start=811
-  _globals['_MEDIALINK']._serialized_end=865
-  _globals['_VARIANT']._serialized_start=868
-  _globals['_VARIANT']._serialized_end=1215
-  _globals['_VARIANT_OPTIONSENTRY']._serialized_start=1169
-  _globals['_VARIANT_OPTIONSENTRY']._serialized_end=1215
-  _globals['_ATTRIBUTEVALUE']._serialized_start=1217
-  _globals['_ATTRIBUTEVALUE']._serialized_end=1291
+  _globals['_PRODUCT']._serialized_end=834
+  _globals['_PRODUCT_ATTRIBUTESENTRY']._serialized_start=748
+  _globals['_PRODUCT_ATTRIBUTESENTRY']._serialized_end=834
+  _globals['_MEDIALINK']._serialized_start=836
+  _globals['_MEDIALINK']._serialized_end=890
+  _globals['_VARIANT']._serialized_start=893
+  _globals['_VARIANT']._serialized_end=1240
+  _globals['_VARIANT_OPTIONSENTRY']._serialized_start=1194
+  _globals['_VARIANT_OPTIONSENTRY']._serialized_end=1240
+  _globals['_ATTRIBUTEVALUE']._serialized_start=1242
+  _globals['_ATTRIBUTEVALUE']._serialized_end=1316
 # @@protoc_insertion_point(module_scope)

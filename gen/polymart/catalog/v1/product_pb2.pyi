@@ -91,6 +91,7 @@ class Product(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     MEDIA_FIELD_NUMBER: _builtins.int
+    TAX_CLASS_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     """Opaque id, 1 to 128 characters. Given by the caller on creation or made by the system (UUIDv7)."""
     name: _builtins.str
@@ -109,6 +110,8 @@ class Product(_message.Message):
     """The product type whose attribute definitions hold for it; empty for none."""
     status: Global___ProductStatus.ValueType
     """Whether it is sold; unspecified means ACTIVE."""
+    tax_class: _builtins.str
+    """What the orders' tax table knows it as, at most 64 characters; empty for what is taxed like most."""
     @_builtins.property
     def attributes(self) -> _containers.MessageMap[_builtins.str, Global___AttributeValue]:
         """Facts about the product by name, at most 500. Those that the product's type defines have the kind it says; others
@@ -153,10 +156,11 @@ class Product(_message.Message):
         status: Global___ProductStatus.ValueType = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         media: _abc.Iterable[Global___MediaLink] | None = ...,
+        tax_class: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "brand", b"brand", "category_id", b"category_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "media", b"media", "name", b"name", "product_id", b"product_id", "product_type_id", b"product_type_id", "status", b"status", "tags", b"tags", "update_time", b"update_time", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "brand", b"brand", "category_id", b"category_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "media", b"media", "name", b"name", "product_id", b"product_id", "product_type_id", b"product_type_id", "status", b"status", "tags", b"tags", "tax_class", b"tax_class", "update_time", b"update_time", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$polymart/inventory/v1/commands.proto\x12\x15polymart.inventory.v1\"W\n\x0cReserveStock\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x35\n\x05lines\x18\x02 \x03(\x0b\x32&.polymart.inventory.v1.ReservationLine\"0\n\x0fReservationLine\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x03\"\x1f\n\x0b\x43ommitStock\x12\x10\n\x08order_id\x18\x01 \x01(\t\" \n\x0cReleaseStock\x12\x10\n\x08order_id\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$polymart/inventory/v1/commands.proto\x12\x15polymart.inventory.v1\"W\n\x0cReserveStock\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x35\n\x05lines\x18\x02 \x03(\x0b\x32&.polymart.inventory.v1.ReservationLine\"0\n\x0fReservationLine\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x03\"\x1f\n\x0b\x43ommitStock\x12\x10\n\x08order_id\x18\x01 \x01(\t\" \n\x0cReleaseStock\x12\x10\n\x08order_id\x18\x01 \x01(\t\"m\n\x0cRestockStock\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\x12\x35\n\x05lines\x18\x03 \x03(\x0b\x32&.polymart.inventory.v1.ReservationLineb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,4 +39,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMITSTOCK']._serialized_end=233
   _globals['_RELEASESTOCK']._serialized_start=235
   _globals['_RELEASESTOCK']._serialized_end=267
+  _globals['_RESTOCKSTOCK']._serialized_start=269
+  _globals['_RESTOCKSTOCK']._serialized_end=378
 # @@protoc_insertion_point(module_scope)

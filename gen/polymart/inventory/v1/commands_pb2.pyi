@@ -117,3 +117,35 @@ class ReleaseStock(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseStock: _TypeAlias = ReleaseStock  # noqa: Y015
+
+@_typing.final
+class RestockStock(_message.Message):
+    """Put units of an order back that were called off or came back. Answered by StockRestocked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    operation_id: _builtins.str
+    """The caller's id of this return, at most 64 characters: an order may have several, each done once."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReservationLine]:
+        """What comes back, each SKU once; it goes where the order's units of that SKU came from."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+        lines: _abc.Iterable[Global___ReservationLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "operation_id", b"operation_id", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestockStock: _TypeAlias = RestockStock  # noqa: Y015

@@ -26,25 +26,25 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+polymart/notification/v1/notification.proto\x12\x18polymart.notification.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xb8\x04\n\x0cNotification\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32*.polymart.notification.v1.NotificationKind\x12<\n\x06status\x18\x04 \x01(\x0e\x32,.polymart.notification.v1.NotificationStatus\x12>\n\x07\x63ontent\x18\x05 \x01(\x0b\x32-.polymart.notification.v1.NotificationContent\x12\x0f\n\x07\x66\x61ilure\x18\x06 \x01(\t\x12\x12\n\nmessage_id\x18\x07 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06number\x18\x0b \x01(\x03\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tread_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05muted\x18\x0f \x01(\x08\"\xa9\x02\n\x13NotificationContent\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12!\n\x05total\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12\x12\n\nline_count\x18\x03 \x01(\x05\x12\x39\n\x05lines\x18\x04 \x03(\x0b\x32*.polymart.notification.v1.NotificationLine\x12\x0f\n\x07\x66\x61ilure\x18\x05 \x01(\t\x12\x15\n\rpersonal_data\x18\x06 \x01(\x0c\x12\x35\n\tlow_stock\x18\x07 \x01(\x0b\x32\".polymart.notification.v1.LowStock\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x08LowStock\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x03\x12\x11\n\tthreshold\x18\x03 \x01(\x03\"b\n\x10NotificationLine\x12\x14\n\x0cproduct_name\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12&\n\nline_total\x18\x03 \x01(\x0b\x32\x12.google.type.Money*\x93\x02\n\x10NotificationKind\x12!\n\x1dNOTIFICATION_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19NOTIFICATION_KIND_WELCOME\x10\x01\x12%\n!NOTIFICATION_KIND_ORDER_CONFIRMED\x10\x02\x12$\n NOTIFICATION_KIND_ORDER_REJECTED\x10\x03\x12%\n!NOTIFICATION_KIND_ORDER_CANCELLED\x10\x04\x12(\n$NOTIFICATION_KIND_EMAIL_VERIFICATION\x10\x05\x12\x1f\n\x1bNOTIFICATION_KIND_LOW_STOCK\x10\x06*[\n\x13NotificationChannel\x12$\n NOTIFICATION_CHANNEL_UNSPECIFIED\x10\x00\x12\x1e\n\x1aNOTIFICATION_CHANNEL_EMAIL\x10\x01*\xbe\x01\n\x12NotificationStatus\x12#\n\x1fNOTIFICATION_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17NOTIFICATION_STATUS_NEW\x10\x01\x12#\n\x1fNOTIFICATION_STATUS_IN_PROGRESS\x10\x02\x12!\n\x1dNOTIFICATION_STATUS_PROCESSED\x10\x03\x12\x1e\n\x1aNOTIFICATION_STATUS_FAILED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+polymart/notification/v1/notification.proto\x12\x18polymart.notification.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xb8\x04\n\x0cNotification\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32*.polymart.notification.v1.NotificationKind\x12<\n\x06status\x18\x04 \x01(\x0e\x32,.polymart.notification.v1.NotificationStatus\x12>\n\x07\x63ontent\x18\x05 \x01(\x0b\x32-.polymart.notification.v1.NotificationContent\x12\x0f\n\x07\x66\x61ilure\x18\x06 \x01(\t\x12\x12\n\nmessage_id\x18\x07 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06number\x18\x0b \x01(\x03\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tread_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05muted\x18\x0f \x01(\x08\"\xf7\x02\n\x13NotificationContent\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12!\n\x05total\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12\x12\n\nline_count\x18\x03 \x01(\x05\x12\x39\n\x05lines\x18\x04 \x03(\x0b\x32*.polymart.notification.v1.NotificationLine\x12\x0f\n\x07\x66\x61ilure\x18\x05 \x01(\t\x12\x15\n\rpersonal_data\x18\x06 \x01(\x0c\x12\x35\n\tlow_stock\x18\x07 \x01(\x0b\x32\".polymart.notification.v1.LowStock\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x06refund\x18\t \x01(\x0b\x32\x12.google.type.Money\x12\x0f\n\x07\x63\x61rrier\x18\n \x01(\t\x12\x17\n\x0ftracking_number\x18\x0b \x01(\t\"=\n\x08LowStock\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x03\x12\x11\n\tthreshold\x18\x03 \x01(\x03\"b\n\x10NotificationLine\x12\x14\n\x0cproduct_name\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12&\n\nline_total\x18\x03 \x01(\x0b\x32\x12.google.type.Money*\x85\x03\n\x10NotificationKind\x12!\n\x1dNOTIFICATION_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19NOTIFICATION_KIND_WELCOME\x10\x01\x12%\n!NOTIFICATION_KIND_ORDER_CONFIRMED\x10\x02\x12$\n NOTIFICATION_KIND_ORDER_REJECTED\x10\x03\x12%\n!NOTIFICATION_KIND_ORDER_CANCELLED\x10\x04\x12(\n$NOTIFICATION_KIND_EMAIL_VERIFICATION\x10\x05\x12\x1f\n\x1bNOTIFICATION_KIND_LOW_STOCK\x10\x06\x12#\n\x1fNOTIFICATION_KIND_ORDER_SHIPPED\x10\x07\x12%\n!NOTIFICATION_KIND_ORDER_DELIVERED\x10\x08\x12$\n NOTIFICATION_KIND_ORDER_REFUNDED\x10\t*[\n\x13NotificationChannel\x12$\n NOTIFICATION_CHANNEL_UNSPECIFIED\x10\x00\x12\x1e\n\x1aNOTIFICATION_CHANNEL_EMAIL\x10\x01*\xbe\x01\n\x12NotificationStatus\x12#\n\x1fNOTIFICATION_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17NOTIFICATION_STATUS_NEW\x10\x01\x12#\n\x1fNOTIFICATION_STATUS_IN_PROGRESS\x10\x02\x12!\n\x1dNOTIFICATION_STATUS_PROCESSED\x10\x03\x12\x1e\n\x1aNOTIFICATION_STATUS_FAILED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polymart.notification.v1.notification_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NOTIFICATIONKIND']._serialized_start=1166
-  _globals['_NOTIFICATIONKIND']._serialized_end=1441
-  _globals['_NOTIFICATIONCHANNEL']._serialized_start=1443
-  _globals['_NOTIFICATIONCHANNEL']._serialized_end=1534
-  _globals['_NOTIFICATIONSTATUS']._serialized_start=1537
-  _globals['_NOTIFICATIONSTATUS']._serialized_end=1727
+  _globals['_NOTIFICATIONKIND']._serialized_start=1244
+  _globals['_NOTIFICATIONKIND']._serialized_end=1633
+  _globals['_NOTIFICATIONCHANNEL']._serialized_start=1635
+  _globals['_NOTIFICATIONCHANNEL']._serialized_end=1726
+  _globals['_NOTIFICATIONSTATUS']._serialized_start=1729
+  _globals['_NOTIFICATIONSTATUS']._serialized_end=1919
   _globals['_NOTIFICATION']._serialized_start=132
   _globals['_NOTIFICATION']._serialized_end=700
   _globals['_NOTIFICATIONCONTENT']._serialized_start=703
-  _globals['_NOTIFICATIONCONTENT']._serialized_end=1000
-  _globals['_LOWSTOCK']._serialized_start=1002
-  _globals['_LOWSTOCK']._serialized_end=1063
-  _globals['_NOTIFICATIONLINE']._serialized_start=1065
-  _globals['_NOTIFICATIONLINE']._serialized_end=1163
+  _globals['_NOTIFICATIONCONTENT']._serialized_end=1078
+  _globals['_LOWSTOCK']._serialized_start=1080
+  _globals['_LOWSTOCK']._serialized_end=1141
+  _globals['_NOTIFICATIONLINE']._serialized_start=1143
+  _globals['_NOTIFICATIONLINE']._serialized_end=1241
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,12 @@ class _NotificationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Noti
     """A code that shows whose an e-mail address is."""
     NOTIFICATION_KIND_LOW_STOCK: _NotificationKind.ValueType  # 6
     """A SKU runs low; for the merchant."""
+    NOTIFICATION_KIND_ORDER_SHIPPED: _NotificationKind.ValueType  # 7
+    """The order, or a part of it, is on its way."""
+    NOTIFICATION_KIND_ORDER_DELIVERED: _NotificationKind.ValueType  # 8
+    """A shipment of the order arrived."""
+    NOTIFICATION_KIND_ORDER_REFUNDED: _NotificationKind.ValueType  # 9
+    """Money was given back."""
 
 class NotificationKind(_NotificationKind, metaclass=_NotificationKindEnumTypeWrapper):
     """What a notification is about."""
@@ -59,6 +65,12 @@ NOTIFICATION_KIND_EMAIL_VERIFICATION: NotificationKind.ValueType  # 5
 """A code that shows whose an e-mail address is."""
 NOTIFICATION_KIND_LOW_STOCK: NotificationKind.ValueType  # 6
 """A SKU runs low; for the merchant."""
+NOTIFICATION_KIND_ORDER_SHIPPED: NotificationKind.ValueType  # 7
+"""The order, or a part of it, is on its way."""
+NOTIFICATION_KIND_ORDER_DELIVERED: NotificationKind.ValueType  # 8
+"""A shipment of the order arrived."""
+NOTIFICATION_KIND_ORDER_REFUNDED: NotificationKind.ValueType  # 9
+"""Money was given back."""
 Global___NotificationKind: _TypeAlias = NotificationKind  # noqa: Y015
 
 class _NotificationChannel:
@@ -217,6 +229,9 @@ class NotificationContent(_message.Message):
     PERSONAL_DATA_FIELD_NUMBER: _builtins.int
     LOW_STOCK_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REFUND_FIELD_NUMBER: _builtins.int
+    CARRIER_FIELD_NUMBER: _builtins.int
+    TRACKING_NUMBER_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order it is about; empty where it isn't about one."""
     line_count: _builtins.int
@@ -225,13 +240,17 @@ class NotificationContent(_message.Message):
     """Why an order was rejected or cancelled, for people."""
     personal_data: _builtins.bytes
     """What only the customer may read, a sealed polymart.customer.v1.PersonalData: the code of an e-mail verification."""
+    carrier: _builtins.str
+    """Who carries a shipment; may be empty."""
+    tracking_number: _builtins.str
+    """The carrier's number of it; may be empty."""
     @_builtins.property
     def total(self) -> _money_pb2.Money:
-        """The order's total."""
+        """The order's total; in a notification of a refund what was given back so far."""
 
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___NotificationLine]:
-        """The first lines of a confirmed order, ten at most."""
+        """The first lines of a confirmed order or of a shipment, ten at most."""
 
     @_builtins.property
     def low_stock(self) -> Global___LowStock:
@@ -240,6 +259,10 @@ class NotificationContent(_message.Message):
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Until when it matters; unset where that doesn't end."""
+
+    @_builtins.property
+    def refund(self) -> _money_pb2.Money:
+        """What was given back, in a notification of a refund."""
 
     def __init__(
         self,
@@ -252,10 +275,13 @@ class NotificationContent(_message.Message):
         personal_data: _builtins.bytes = ...,
         low_stock: Global___LowStock | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        refund: _money_pb2.Money | None = ...,
+        carrier: _builtins.str = ...,
+        tracking_number: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "low_stock", b"low_stock", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "low_stock", b"low_stock", "refund", b"refund", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "failure", b"failure", "line_count", b"line_count", "lines", b"lines", "low_stock", b"low_stock", "order_id", b"order_id", "personal_data", b"personal_data", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carrier", b"carrier", "expire_time", b"expire_time", "failure", b"failure", "line_count", b"line_count", "lines", b"lines", "low_stock", b"low_stock", "order_id", b"order_id", "personal_data", b"personal_data", "refund", b"refund", "total", b"total", "tracking_number", b"tracking_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from polymart.order.v1 import order_pb2 as polymart_dot_order_dot_v1_dot_order__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolymart/order/v1/events.proto\x12\x11polymart.order.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1dpolymart/order/v1/order.proto\"\xe0\x01\n\x0bOrderPlaced\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12+\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rpayment_token\x18\x05 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rorder_version\x18\x07 \x01(\x03\"=\n\x12OrderStockReserved\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"\x9e\x01\n\x0eOrderConfirmed\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12+\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\">\n\x13OrderStockCommitted\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"?\n\x14OrderPaymentCaptured\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"\xa2\x01\n\rOrderRejected\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1f.polymart.order.v1.OrderFailure\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\"\xa3\x01\n\x0eOrderCancelled\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1f.polymart.order.v1.OrderFailure\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\"=\n\x12OrderStockReleased\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"=\n\x12OrderPaymentVoided\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"g\n\x0cOrderSettled\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12.\n\x06status\x18\x02 \x01(\x0e\x32\x1e.polymart.order.v1.OrderStatus\x12\x15\n\rorder_version\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolymart/order/v1/events.proto\x12\x11polymart.order.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1dpolymart/order/v1/order.proto\"\xc5\x02\n\x0bOrderPlaced\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12+\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rpayment_token\x18\x05 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rorder_version\x18\x07 \x01(\x03\x12.\n\x06totals\x18\x08 \x01(\x0b\x32\x1e.polymart.order.v1.OrderTotals\x12\x33\n\x0b\x64\x65stination\x18\t \x01(\x0b\x32\x1e.polymart.order.v1.Destination\"=\n\x12OrderStockReserved\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"\xce\x01\n\x0eOrderConfirmed\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12+\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\x12.\n\x06totals\x18\x06 \x01(\x0b\x32\x1e.polymart.order.v1.OrderTotals\">\n\x13OrderStockCommitted\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"?\n\x14OrderPaymentCaptured\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"\xa2\x01\n\rOrderRejected\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1f.polymart.order.v1.OrderFailure\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\"\xcd\x01\n\x0eOrderCancelled\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1f.polymart.order.v1.OrderFailure\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x05 \x01(\x03\x12\x14\n\x0c\x63\x61ncelled_by\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"=\n\x12OrderStockReleased\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\"c\n\x12OrderPaymentVoided\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\x12$\n\x08refunded\x18\x03 \x01(\x0b\x32\x12.google.type.Money\"g\n\x0cOrderSettled\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12.\n\x06status\x18\x02 \x01(\x0e\x32\x1e.polymart.order.v1.OrderStatus\x12\x15\n\rorder_version\x18\x03 \x01(\x03\"\xe1\x01\n\x13OrderLinesCancelled\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x14\n\x0coperation_id\x18\x03 \x01(\t\x12,\n\x05units\x18\x04 \x03(\x0b\x32\x1d.polymart.order.v1.OrderUnits\x12\"\n\x06refund\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x14\n\x0c\x63\x61ncelled_by\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x15\n\rorder_version\x18\x08 \x01(\x03\"\x8e\x02\n\x0cOrderShipped\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x13\n\x0bshipment_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12,\n\x05units\x18\x05 \x03(\x0b\x32\x1d.polymart.order.v1.OrderUnits\x12+\n\x05lines\x18\x06 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12\x0f\n\x07\x63\x61rrier\x18\x07 \x01(\t\x12\x17\n\x0ftracking_number\x18\x08 \x01(\t\x12\x12\n\nshipped_by\x18\t \x01(\t\x12\x15\n\rorder_version\x18\n \x01(\x03\"\xa5\x01\n\x0eOrderDelivered\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x13\n\x0bshipment_id\x18\x03 \x01(\t\x12+\n\x05lines\x18\x04 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12\x13\n\x0breported_by\x18\x05 \x01(\t\x12\x15\n\rorder_version\x18\x06 \x01(\x03\"\xf0\x01\n\x12OrderLinesReturned\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x14\n\x0coperation_id\x18\x03 \x01(\t\x12,\n\x05units\x18\x04 \x03(\x0b\x32\x1d.polymart.order.v1.OrderUnits\x12\"\n\x06refund\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x0f\n\x07restock\x18\x06 \x01(\x08\x12\x13\n\x0breturned_by\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x15\n\rorder_version\x18\t \x01(\x03\"T\n\x13OrderStockRestocked\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\x12\x15\n\rorder_version\x18\x03 \x01(\x03\"\xad\x01\n\rOrderRefunded\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x14\n\x0coperation_id\x18\x03 \x01(\t\x12\"\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12$\n\x08refunded\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x15\n\rorder_version\x18\x06 \x01(\x03\"b\n\x11OrderRefundFailed\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rorder_version\x18\x04 \x01(\x03\"[\n\x0cOrderRetried\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x12\n\nretried_by\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rorder_version\x18\x04 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,23 +35,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polymart.order.v1.events_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ORDERPLACED']._serialized_start=143
-  _globals['_ORDERPLACED']._serialized_end=367
-  _globals['_ORDERSTOCKRESERVED']._serialized_start=369
-  _globals['_ORDERSTOCKRESERVED']._serialized_end=430
-  _globals['_ORDERCONFIRMED']._serialized_start=433
-  _globals['_ORDERCONFIRMED']._serialized_end=591
-  _globals['_ORDERSTOCKCOMMITTED']._serialized_start=593
-  _globals['_ORDERSTOCKCOMMITTED']._serialized_end=655
-  _globals['_ORDERPAYMENTCAPTURED']._serialized_start=657
-  _globals['_ORDERPAYMENTCAPTURED']._serialized_end=720
-  _globals['_ORDERREJECTED']._serialized_start=723
-  _globals['_ORDERREJECTED']._serialized_end=885
-  _globals['_ORDERCANCELLED']._serialized_start=888
-  _globals['_ORDERCANCELLED']._serialized_end=1051
-  _globals['_ORDERSTOCKRELEASED']._serialized_start=1053
-  _globals['_ORDERSTOCKRELEASED']._serialized_end=1114
-  _globals['_ORDERPAYMENTVOIDED']._serialized_start=1116
-  _globals['_ORDERPAYMENTVOIDED']._serialized_end=1177
-  _globals['_ORDERSETTLED']._serialized_start=1179
-  _globals['_ORDERSETTLED']._serialized_end=1282
+  _globals['_ORDERPLACED']._serialized_end=468
+  _globals['_ORDERSTOCKRESERVED']._serialized_start=470
+  _globals['_ORDERSTOCKRESERVED']._serialized_end=531
+  _globals['_ORDERCONFIRMED']._serialized_start=534
+  _globals['_ORDERCONFIRMED']._serialized_end=740
+  _globals['_ORDERSTOCKCOMMITTED']._serialized_start=742
+  _globals['_ORDERSTOCKCOMMITTED']._serialized_end=804
+  _globals['_ORDERPAYMENTCAPTURED']._serialized_start=806
+  _globals['_ORDERPAYMENTCAPTURED']._serialized_end=869
+  _globals['_ORDERREJECTED']._serialized_start=872
+  _globals['_ORDERREJECTED']._serialized_end=1034
+  _globals['_ORDERCANCELLED']._serialized_start=1037
+  _globals['_ORDERCANCELLED']._serialized_end=1242
+  _globals['_ORDERSTOCKRELEASED']._serialized_start=1244
+  _globals['_ORDERSTOCKRELEASED']._serialized_end=1305
+  _globals['_ORDERPAYMENTVOIDED']._serialized_start=1307
+  _globals['_ORDERPAYMENTVOIDED']._serialized_end=1406
+  _globals['_ORDERSETTLED']._serialized_start=1408
+  _globals['_ORDERSETTLED']._serialized_end=1511
+  _globals['_ORDERLINESCANCELLED']._serialized_start=1514
+  _globals['_ORDERLINESCANCELLED']._serialized_end=1739
+  _globals['_ORDERSHIPPED']._serialized_start=1742
+  _globals['_ORDERSHIPPED']._serialized_end=2012
+  _globals['_ORDERDELIVERED']._serialized_start=2015
+  _globals['_ORDERDELIVERED']._serialized_end=2180
+  _globals['_ORDERLINESRETURNED']._serialized_start=2183
+  _globals['_ORDERLINESRETURNED']._serialized_end=2423
+  _globals['_ORDERSTOCKRESTOCKED']._serialized_start=2425
+  _globals['_ORDERSTOCKRESTOCKED']._serialized_end=2509
+  _globals['_ORDERREFUNDED']._serialized_start=2512
+  _globals['_ORDERREFUNDED']._serialized_end=2685
+  _globals['_ORDERREFUNDFAILED']._serialized_start=2687
+  _globals['_ORDERREFUNDFAILED']._serialized_end=2785
+  _globals['_ORDERRETRIED']._serialized_start=2787
+  _globals['_ORDERRETRIED']._serialized_end=2878
 # @@protoc_insertion_point(module_scope)

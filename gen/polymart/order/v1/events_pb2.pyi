@@ -34,6 +34,8 @@ class OrderPlaced(_message.Message):
     PAYMENT_TOKEN_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     customer_id: _builtins.str
@@ -48,11 +50,19 @@ class OrderPlaced(_message.Message):
 
     @_builtins.property
     def total(self) -> _money_pb2.Money:
-        """Sum of all lines."""
+        """What is to be paid."""
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """Until when stock and payment may take."""
+
+    @_builtins.property
+    def totals(self) -> _order_pb2.OrderTotals:
+        """What total is made of."""
+
+    @_builtins.property
+    def destination(self) -> _order_pb2.Destination:
+        """Where it goes; unset if that wasn't said."""
 
     def __init__(
         self,
@@ -64,10 +74,12 @@ class OrderPlaced(_message.Message):
         payment_token: _builtins.str = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         order_version: _builtins.int = ...,
+        totals: _order_pb2.OrderTotals | None = ...,
+        destination: _order_pb2.Destination | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "destination", b"destination", "total", b"total", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "deadline", b"deadline", "lines", b"lines", "order_id", b"order_id", "order_version", b"order_version", "payment_token", b"payment_token", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "deadline", b"deadline", "destination", b"destination", "lines", b"lines", "order_id", b"order_id", "order_version", b"order_version", "payment_token", b"payment_token", "total", b"total", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,6 +122,7 @@ class OrderConfirmed(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     customer_id: _builtins.str
@@ -124,6 +137,10 @@ class OrderConfirmed(_message.Message):
     def total(self) -> _money_pb2.Money:
         """What will be collected."""
 
+    @_builtins.property
+    def totals(self) -> _order_pb2.OrderTotals:
+        """What total is made of."""
+
     def __init__(
         self,
         *,
@@ -132,10 +149,11 @@ class OrderConfirmed(_message.Message):
         lines: _abc.Iterable[_order_pb2.OrderLine] | None = ...,
         total: _money_pb2.Money | None = ...,
         order_version: _builtins.int = ...,
+        totals: _order_pb2.OrderTotals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "order_version", b"order_version", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "order_version", b"order_version", "total", b"total", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,12 +264,18 @@ class OrderCancelled(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    CANCELLED_BY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     customer_id: _builtins.str
     """Who ordered; empty for a guest."""
     order_version: _builtins.int
     """The order's version with this event."""
+    cancelled_by: _builtins.str
+    """Who called it off: the customer's id, "guest", an operator's name, or the service whose refusal it follows."""
+    request_id: _builtins.str
+    """The request that did, empty where there was none."""
     @_builtins.property
     def failure(self) -> _order_pb2.OrderFailure:
         """Why."""
@@ -268,10 +292,12 @@ class OrderCancelled(_message.Message):
         failure: _order_pb2.OrderFailure | None = ...,
         total: _money_pb2.Money | None = ...,
         order_version: _builtins.int = ...,
+        cancelled_by: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "failure", b"failure", "order_id", b"order_id", "order_version", b"order_version", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_by", b"cancelled_by", "customer_id", b"customer_id", "failure", b"failure", "order_id", b"order_id", "order_version", b"order_version", "request_id", b"request_id", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,19 +337,25 @@ class OrderPaymentVoided(_message.Message):
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    REFUNDED_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     order_version: _builtins.int
     """The order's version with this event."""
+    @_builtins.property
+    def refunded(self) -> _money_pb2.Money:
+        """What was given back for that, if the amount had been collected."""
+
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
         order_version: _builtins.int = ...,
+        refunded: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refunded", b"refunded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "order_version", b"order_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "order_version", b"order_version", "refunded", b"refunded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -358,3 +390,365 @@ class OrderSettled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderSettled: _TypeAlias = OrderSettled  # noqa: Y015
+
+@_typing.final
+class OrderLinesCancelled(_message.Message):
+    """A part of the order was called off before it was shipped; published."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    REFUND_FIELD_NUMBER: _builtins.int
+    CANCELLED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    customer_id: _builtins.str
+    """Who ordered; empty for a guest."""
+    operation_id: _builtins.str
+    """The request, by whose id stock and payment know it too."""
+    cancelled_by: _builtins.str
+    """Who did: the customer's id, "guest", or an operator's name."""
+    reason: _builtins.str
+    """Why, as given."""
+    order_version: _builtins.int
+    """The order's version with this event."""
+    @_builtins.property
+    def units(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.OrderUnits]:
+        """What was called off."""
+
+    @_builtins.property
+    def refund(self) -> _money_pb2.Money:
+        """What is to be given back for it."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+        units: _abc.Iterable[_order_pb2.OrderUnits] | None = ...,
+        refund: _money_pb2.Money | None = ...,
+        cancelled_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        order_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refund", b"refund"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_by", b"cancelled_by", "customer_id", b"customer_id", "operation_id", b"operation_id", "order_id", b"order_id", "order_version", b"order_version", "reason", b"reason", "refund", b"refund", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderLinesCancelled: _TypeAlias = OrderLinesCancelled  # noqa: Y015
+
+@_typing.final
+class OrderShipped(_message.Message):
+    """A part of the order, or all of it, left the warehouse; published."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SHIPMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    CARRIER_FIELD_NUMBER: _builtins.int
+    TRACKING_NUMBER_FIELD_NUMBER: _builtins.int
+    SHIPPED_BY_FIELD_NUMBER: _builtins.int
+    ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    customer_id: _builtins.str
+    """Who ordered; empty for a guest."""
+    shipment_id: _builtins.str
+    """The shipment."""
+    request_id: _builtins.str
+    """The request that made it."""
+    carrier: _builtins.str
+    """Who carries it; may be empty."""
+    tracking_number: _builtins.str
+    """The carrier's number of it; may be empty."""
+    shipped_by: _builtins.str
+    """Who said so."""
+    order_version: _builtins.int
+    """The order's version with this event."""
+    @_builtins.property
+    def units(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.OrderUnits]:
+        """What is in it, by line."""
+
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.OrderLine]:
+        """The same as lines, for who tells of it: each with the units that are in it and what they cost."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        shipment_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        units: _abc.Iterable[_order_pb2.OrderUnits] | None = ...,
+        lines: _abc.Iterable[_order_pb2.OrderLine] | None = ...,
+        carrier: _builtins.str = ...,
+        tracking_number: _builtins.str = ...,
+        shipped_by: _builtins.str = ...,
+        order_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carrier", b"carrier", "customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "order_version", b"order_version", "request_id", b"request_id", "shipment_id", b"shipment_id", "shipped_by", b"shipped_by", "tracking_number", b"tracking_number", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderShipped: _TypeAlias = OrderShipped  # noqa: Y015
+
+@_typing.final
+class OrderDelivered(_message.Message):
+    """A shipment arrived; published."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SHIPMENT_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    REPORTED_BY_FIELD_NUMBER: _builtins.int
+    ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    customer_id: _builtins.str
+    """Who ordered; empty for a guest."""
+    shipment_id: _builtins.str
+    """The shipment."""
+    reported_by: _builtins.str
+    """Who said so."""
+    order_version: _builtins.int
+    """The order's version with this event."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.OrderLine]:
+        """What was in it, as lines."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        shipment_id: _builtins.str = ...,
+        lines: _abc.Iterable[_order_pb2.OrderLine] | None = ...,
+        reported_by: _builtins.str = ...,
+        order_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "order_version", b"order_version", "reported_by", b"reported_by", "shipment_id", b"shipment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderDelivered: _TypeAlias = OrderDelivered  # noqa: Y015
+
+@_typing.final
+class OrderLinesReturned(_message.Message):
+    """Delivered units came back; published."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    REFUND_FIELD_NUMBER: _builtins.int
+    RESTOCK_FIELD_NUMBER: _builtins.int
+    RETURNED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    customer_id: _builtins.str
+    """Who ordered; empty for a guest."""
+    operation_id: _builtins.str
+    """The request, by whose id stock and payment know it too."""
+    restock: _builtins.bool
+    """True if the units are fit for sale and go back into stock."""
+    returned_by: _builtins.str
+    """Who took them back."""
+    reason: _builtins.str
+    """Why, as given."""
+    order_version: _builtins.int
+    """The order's version with this event."""
+    @_builtins.property
+    def units(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.OrderUnits]:
+        """What came back."""
+
+    @_builtins.property
+    def refund(self) -> _money_pb2.Money:
+        """What is to be given back for it."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+        units: _abc.Iterable[_order_pb2.OrderUnits] | None = ...,
+        refund: _money_pb2.Money | None = ...,
+        restock: _builtins.bool = ...,
+        returned_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        order_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refund", b"refund"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "operation_id", b"operation_id", "order_id", b"order_id", "order_version", b"order_version", "reason", b"reason", "refund", b"refund", "restock", b"restock", "returned_by", b"returned_by", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderLinesReturned: _TypeAlias = OrderLinesReturned  # noqa: Y015
+
+@_typing.final
+class OrderStockRestocked(_message.Message):
+    """Units that were called off or came back are in stock again; kept in the order's history only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    operation_id: _builtins.str
+    """What they were called off or came back by."""
+    order_version: _builtins.int
+    """The order's version with this event."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+        order_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id", "order_id", b"order_id", "order_version", b"order_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderStockRestocked: _TypeAlias = OrderStockRestocked  # noqa: Y015
+
+@_typing.final
+class OrderRefunded(_message.Message):
+    """A part of what was collected was given back; published."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REFUNDED_FIELD_NUMBER: _builtins.int
+    ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    customer_id: _builtins.str
+    """Who ordered; empty for a guest."""
+    operation_id: _builtins.str
+    """The payment's id of the refund: that of a cancellation or return, or of what an operator gave back."""
+    order_version: _builtins.int
+    """The order's version with this event."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What was given back now."""
+
+    @_builtins.property
+    def refunded(self) -> _money_pb2.Money:
+        """What was given back so far, with that."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        refunded: _money_pb2.Money | None = ...,
+        order_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "refunded", b"refunded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "customer_id", b"customer_id", "operation_id", b"operation_id", "order_id", b"order_id", "order_version", b"order_version", "refunded", b"refunded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderRefunded: _TypeAlias = OrderRefunded  # noqa: Y015
+
+@_typing.final
+class OrderRefundFailed(_message.Message):
+    """A refund can't be made: the order waits for an operator; kept in the order's history only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    operation_id: _builtins.str
+    """The payment's id of the refund."""
+    reason: _builtins.str
+    """Why, in the payment's words."""
+    order_version: _builtins.int
+    """The order's version with this event."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        order_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id", "order_id", b"order_id", "order_version", b"order_version", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderRefundFailed: _TypeAlias = OrderRefundFailed  # noqa: Y015
+
+@_typing.final
+class OrderRetried(_message.Message):
+    """An operator had all that the order waits for asked once more; kept in the order's history only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    RETRIED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    retried_by: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    order_version: _builtins.int
+    """The order's version with this event."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        retried_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        order_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "order_version", b"order_version", "reason", b"reason", "retried_by", b"retried_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderRetried: _TypeAlias = OrderRetried  # noqa: Y015

@@ -22,25 +22,40 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpolymart/order/v1/order.proto\x12\x11polymart.order.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x91\x03\n\x05Order\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12.\n\x06status\x18\x03 \x01(\x0e\x32\x1e.polymart.order.v1.OrderStatus\x12+\n\x05lines\x18\x04 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12!\n\x05total\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x30\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x1f.polymart.order.v1.OrderFailure\x12\x0f\n\x07settled\x18\x07 \x01(\x08\x12.\n\nplace_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x0b \x01(\x03\"\xb7\x01\n\tOrderLine\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12&\n\nunit_price\x18\x03 \x01(\x0b\x32\x12.google.type.Money\x12&\n\nline_total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x14\n\x0cproduct_name\x18\x05 \x01(\t\x12\x12\n\nproduct_id\x18\x06 \x01(\t\x12\x11\n\tuntracked\x18\x07 \x01(\x08\"V\n\x0cOrderFailure\x12\x35\n\x06reason\x18\x01 \x01(\x0e\x32%.polymart.order.v1.OrderFailureReason\x12\x0f\n\x07message\x18\x02 \x01(\t*\x98\x01\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14ORDER_STATUS_PENDING\x10\x01\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x02\x12\x19\n\x15ORDER_STATUS_REJECTED\x10\x03\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x04*\x91\x02\n\x12OrderFailureReason\x12$\n ORDER_FAILURE_REASON_UNSPECIFIED\x10\x00\x12%\n!ORDER_FAILURE_REASON_OUT_OF_STOCK\x10\x01\x12)\n%ORDER_FAILURE_REASON_PAYMENT_DECLINED\x10\x02\x12*\n&ORDER_FAILURE_REASON_DEADLINE_EXCEEDED\x10\x03\x12.\n*ORDER_FAILURE_REASON_CANCELLED_BY_CUSTOMER\x10\x04\x12\'\n#ORDER_FAILURE_REASON_CAPTURE_FAILED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpolymart/order/v1/order.proto\x12\x11polymart.order.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x9c\x04\n\x05Order\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12.\n\x06status\x18\x03 \x01(\x0e\x32\x1e.polymart.order.v1.OrderStatus\x12+\n\x05lines\x18\x04 \x03(\x0b\x32\x1c.polymart.order.v1.OrderLine\x12!\n\x05total\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x30\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x1f.polymart.order.v1.OrderFailure\x12\x0f\n\x07settled\x18\x07 \x01(\x08\x12.\n\nplace_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x0b \x01(\x03\x12.\n\x06totals\x18\x0c \x01(\x0b\x32\x1e.polymart.order.v1.OrderTotals\x12\x33\n\x0b\x64\x65stination\x18\r \x01(\x0b\x32\x1e.polymart.order.v1.Destination\x12$\n\x08refunded\x18\x14 \x01(\x0b\x32\x12.google.type.Money\"\xe2\x02\n\tOrderLine\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12&\n\nunit_price\x18\x03 \x01(\x0b\x32\x12.google.type.Money\x12&\n\nline_total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x14\n\x0cproduct_name\x18\x05 \x01(\t\x12\x12\n\nproduct_id\x18\x06 \x01(\t\x12\x11\n\tuntracked\x18\x07 \x01(\x08\x12\x1f\n\x03tax\x18\x08 \x01(\x0b\x32\x12.google.type.Money\x12\x1b\n\x13tax_rate_millionths\x18\t \x01(\x05\x12\x1a\n\x12\x63\x61ncelled_quantity\x18\x14 \x01(\x03\x12\x18\n\x10shipped_quantity\x18\x15 \x01(\x03\x12\x1a\n\x12\x64\x65livered_quantity\x18\x16 \x01(\x03\x12\x19\n\x11returned_quantity\x18\x17 \x01(\x03\"?\n\nOrderUnits\x12\x19\n\x0bline_number\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\"\x9f\x01\n\x0bOrderTotals\x12\x1f\n\x03net\x18\x01 \x01(\x0b\x32\x12.google.type.Money\x12\x1f\n\x03tax\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12$\n\x08shipping\x18\x03 \x01(\x0b\x32\x12.google.type.Money\x12(\n\x0cshipping_tax\x18\x04 \x01(\x0b\x32\x12.google.type.Money\"D\n\x0b\x44\x65stination\x12\x1a\n\x0c\x63ountry_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bregion_code\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x0cOrderFailure\x12\x35\n\x06reason\x18\x01 \x01(\x0e\x32%.polymart.order.v1.OrderFailureReason\x12\x0f\n\x07message\x18\x02 \x01(\t*\x8a\x02\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14ORDER_STATUS_PENDING\x10\x01\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x02\x12\x19\n\x15ORDER_STATUS_REJECTED\x10\x03\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x04\x12\x1f\n\x1bORDER_STATUS_PARTLY_SHIPPED\x10\x05\x12\x18\n\x14ORDER_STATUS_SHIPPED\x10\x06\x12\x1a\n\x16ORDER_STATUS_DELIVERED\x10\x07\x12\x19\n\x15ORDER_STATUS_RETURNED\x10\x08*\xc1\x02\n\x12OrderFailureReason\x12$\n ORDER_FAILURE_REASON_UNSPECIFIED\x10\x00\x12%\n!ORDER_FAILURE_REASON_OUT_OF_STOCK\x10\x01\x12)\n%ORDER_FAILURE_REASON_PAYMENT_DECLINED\x10\x02\x12*\n&ORDER_FAILURE_REASON_DEADLINE_EXCEEDED\x10\x03\x12.\n*ORDER_FAILURE_REASON_CANCELLED_BY_CUSTOMER\x10\x04\x12\'\n#ORDER_FAILURE_REASON_CAPTURE_FAILED\x10\x05\x12.\n*ORDER_FAILURE_REASON_CANCELLED_BY_OPERATOR\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polymart.order.v1.order_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ORDERSTATUS']._serialized_start=789
-  _globals['_ORDERSTATUS']._serialized_end=941
-  _globals['_ORDERFAILUREREASON']._serialized_start=944
-  _globals['_ORDERFAILUREREASON']._serialized_end=1217
-  _globals['_ORDER']._serialized_start=111
-  _globals['_ORDER']._serialized_end=512
-  _globals['_ORDERLINE']._serialized_start=515
-  _globals['_ORDERLINE']._serialized_end=698
-  _globals['_ORDERFAILURE']._serialized_start=700
-  _globals['_ORDERFAILURE']._serialized_end=786
+  _globals['_ORDERUNITS'].fields_by_name['line_number']._loaded_options = None
+  _globals['_ORDERUNITS'].fields_by_name['line_number']._serialized_options = b'\342A\001\002'
+  _globals['_ORDERUNITS'].fields_by_name['quantity']._loaded_options = None
+  _globals['_ORDERUNITS'].fields_by_name['quantity']._serialized_options = b'\342A\001\002'
+  _globals['_DESTINATION'].fields_by_name['country_code']._loaded_options = None
+  _globals['_DESTINATION'].fields_by_name['country_code']._serialized_options = b'\342A\001\002'
+  _globals['_DESTINATION'].fields_by_name['region_code']._loaded_options = None
+  _globals['_DESTINATION'].fields_by_name['region_code']._serialized_options = b'\342A\001\001'
+  _globals['_ORDERSTATUS']._serialized_start=1429
+  _globals['_ORDERSTATUS']._serialized_end=1695
+  _globals['_ORDERFAILUREREASON']._serialized_start=1698
+  _globals['_ORDERFAILUREREASON']._serialized_end=2019
+  _globals['_ORDER']._serialized_start=144
+  _globals['_ORDER']._serialized_end=684
+  _globals['_ORDERLINE']._serialized_start=687
+  _globals['_ORDERLINE']._serialized_end=1041
+  _globals['_ORDERUNITS']._serialized_start=1043
+  _globals['_ORDERUNITS']._serialized_end=1106
+  _globals['_ORDERTOTALS']._serialized_start=1109
+  _globals['_ORDERTOTALS']._serialized_end=1268
+  _globals['_DESTINATION']._serialized_start=1270
+  _globals['_DESTINATION']._serialized_end=1338
+  _globals['_ORDERFAILURE']._serialized_start=1340
+  _globals['_ORDERFAILURE']._serialized_end=1426
 # @@protoc_insertion_point(module_scope)

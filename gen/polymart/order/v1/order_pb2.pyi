@@ -36,7 +36,15 @@ class _OrderStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderStat
     ORDER_STATUS_REJECTED: _OrderStatus.ValueType  # 3
     """Stock or payment said no, or the deadline passed."""
     ORDER_STATUS_CANCELLED: _OrderStatus.ValueType  # 4
-    """Called off by its buyer, or because the payment could not be collected."""
+    """Called off before anything was shipped, or because the payment could not be collected."""
+    ORDER_STATUS_PARTLY_SHIPPED: _OrderStatus.ValueType  # 5
+    """Some of it was shipped."""
+    ORDER_STATUS_SHIPPED: _OrderStatus.ValueType  # 6
+    """All of it was shipped that wasn't called off."""
+    ORDER_STATUS_DELIVERED: _OrderStatus.ValueType  # 7
+    """All that was shipped was delivered."""
+    ORDER_STATUS_RETURNED: _OrderStatus.ValueType  # 8
+    """All that was delivered came back."""
 
 class OrderStatus(_OrderStatus, metaclass=_OrderStatusEnumTypeWrapper):
     """The life of an order."""
@@ -50,7 +58,15 @@ ORDER_STATUS_CONFIRMED: OrderStatus.ValueType  # 2
 ORDER_STATUS_REJECTED: OrderStatus.ValueType  # 3
 """Stock or payment said no, or the deadline passed."""
 ORDER_STATUS_CANCELLED: OrderStatus.ValueType  # 4
-"""Called off by its buyer, or because the payment could not be collected."""
+"""Called off before anything was shipped, or because the payment could not be collected."""
+ORDER_STATUS_PARTLY_SHIPPED: OrderStatus.ValueType  # 5
+"""Some of it was shipped."""
+ORDER_STATUS_SHIPPED: OrderStatus.ValueType  # 6
+"""All of it was shipped that wasn't called off."""
+ORDER_STATUS_DELIVERED: OrderStatus.ValueType  # 7
+"""All that was shipped was delivered."""
+ORDER_STATUS_RETURNED: OrderStatus.ValueType  # 8
+"""All that was delivered came back."""
 Global___OrderStatus: _TypeAlias = OrderStatus  # noqa: Y015
 
 class _OrderFailureReason:
@@ -71,6 +87,8 @@ class _OrderFailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Or
     """The buyer called it off."""
     ORDER_FAILURE_REASON_CAPTURE_FAILED: _OrderFailureReason.ValueType  # 5
     """The authorised amount could not be collected."""
+    ORDER_FAILURE_REASON_CANCELLED_BY_OPERATOR: _OrderFailureReason.ValueType  # 6
+    """An operator called it off."""
 
 class OrderFailureReason(_OrderFailureReason, metaclass=_OrderFailureReasonEnumTypeWrapper):
     """Reasons for a rejection or cancellation."""
@@ -87,6 +105,8 @@ ORDER_FAILURE_REASON_CANCELLED_BY_CUSTOMER: OrderFailureReason.ValueType  # 4
 """The buyer called it off."""
 ORDER_FAILURE_REASON_CAPTURE_FAILED: OrderFailureReason.ValueType  # 5
 """The authorised amount could not be collected."""
+ORDER_FAILURE_REASON_CANCELLED_BY_OPERATOR: OrderFailureReason.ValueType  # 6
+"""An operator called it off."""
 Global___OrderFailureReason: _TypeAlias = OrderFailureReason  # noqa: Y015
 
 @_typing.final
@@ -106,6 +126,9 @@ class Order(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    REFUNDED_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """UUIDv7."""
     customer_id: _builtins.str
@@ -113,7 +136,7 @@ class Order(_message.Message):
     status: Global___OrderStatus.ValueType
     """Where it stands."""
     settled: _builtins.bool
-    """True when nothing is left to do: all is delivered and paid, or all is given back."""
+    """True when nothing is left to do for stock and payment: all is taken and paid, or given back what is to be."""
     version: _builtins.int
     """Number of its events."""
     @_builtins.property
@@ -122,7 +145,7 @@ class Order(_message.Message):
 
     @_builtins.property
     def total(self) -> _money_pb2.Money:
-        """Sum of all lines."""
+        """What is to be paid."""
 
     @_builtins.property
     def failure(self) -> Global___OrderFailure:
@@ -140,6 +163,18 @@ class Order(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """Until when stock and payment may take before the order is rejected."""
 
+    @_builtins.property
+    def totals(self) -> Global___OrderTotals:
+        """What total is made of."""
+
+    @_builtins.property
+    def destination(self) -> Global___Destination:
+        """Where it goes, as far as taxes depend on it; unset if that wasn't said."""
+
+    @_builtins.property
+    def refunded(self) -> _money_pb2.Money:
+        """What was given back of what was collected."""
+
     def __init__(
         self,
         *,
@@ -154,10 +189,13 @@ class Order(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.int = ...,
+        totals: Global___OrderTotals | None = ...,
+        destination: Global___Destination | None = ...,
+        refunded: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "failure", b"failure", "place_time", b"place_time", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "destination", b"destination", "failure", b"failure", "place_time", b"place_time", "refunded", b"refunded", "total", b"total", "totals", b"totals", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "deadline", b"deadline", "failure", b"failure", "lines", b"lines", "order_id", b"order_id", "place_time", b"place_time", "settled", b"settled", "status", b"status", "total", b"total", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "deadline", b"deadline", "destination", b"destination", "failure", b"failure", "lines", b"lines", "order_id", b"order_id", "place_time", b"place_time", "refunded", b"refunded", "settled", b"settled", "status", b"status", "total", b"total", "totals", b"totals", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,6 +214,12 @@ class OrderLine(_message.Message):
     PRODUCT_NAME_FIELD_NUMBER: _builtins.int
     PRODUCT_ID_FIELD_NUMBER: _builtins.int
     UNTRACKED_FIELD_NUMBER: _builtins.int
+    TAX_FIELD_NUMBER: _builtins.int
+    TAX_RATE_MILLIONTHS_FIELD_NUMBER: _builtins.int
+    CANCELLED_QUANTITY_FIELD_NUMBER: _builtins.int
+    SHIPPED_QUANTITY_FIELD_NUMBER: _builtins.int
+    DELIVERED_QUANTITY_FIELD_NUMBER: _builtins.int
+    RETURNED_QUANTITY_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The SKU."""
     quantity: _builtins.int
@@ -186,13 +230,27 @@ class OrderLine(_message.Message):
     """The product."""
     untracked: _builtins.bool
     """True where the line reserves no stock."""
+    tax_rate_millionths: _builtins.int
+    """The rate of that tax, in millionths: 200,000 is 20%."""
+    cancelled_quantity: _builtins.int
+    """Units called off before they were shipped; only of an order as it is, not in its events."""
+    shipped_quantity: _builtins.int
+    """Units that were shipped; only of an order as it is."""
+    delivered_quantity: _builtins.int
+    """Units of those that were delivered; only of an order as it is."""
+    returned_quantity: _builtins.int
+    """Units of those that came back; only of an order as it is."""
     @_builtins.property
     def unit_price(self) -> _money_pb2.Money:
         """Price of one unit when the order was placed."""
 
     @_builtins.property
     def line_total(self) -> _money_pb2.Money:
-        """quantity times unit_price."""
+        """quantity times unit_price, rounded to the currency's minor unit, without tax."""
+
+    @_builtins.property
+    def tax(self) -> _money_pb2.Money:
+        """The tax on line_total; unset for none."""
 
     def __init__(
         self,
@@ -204,14 +262,116 @@ class OrderLine(_message.Message):
         product_name: _builtins.str = ...,
         product_id: _builtins.str = ...,
         untracked: _builtins.bool = ...,
+        tax: _money_pb2.Money | None = ...,
+        tax_rate_millionths: _builtins.int = ...,
+        cancelled_quantity: _builtins.int = ...,
+        shipped_quantity: _builtins.int = ...,
+        delivered_quantity: _builtins.int = ...,
+        returned_quantity: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["line_total", b"line_total", "unit_price", b"unit_price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["line_total", b"line_total", "tax", b"tax", "unit_price", b"unit_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["line_total", b"line_total", "product_id", b"product_id", "product_name", b"product_name", "quantity", b"quantity", "sku", b"sku", "unit_price", b"unit_price", "untracked", b"untracked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_quantity", b"cancelled_quantity", "delivered_quantity", b"delivered_quantity", "line_total", b"line_total", "product_id", b"product_id", "product_name", b"product_name", "quantity", b"quantity", "returned_quantity", b"returned_quantity", "shipped_quantity", b"shipped_quantity", "sku", b"sku", "tax", b"tax", "tax_rate_millionths", b"tax_rate_millionths", "unit_price", b"unit_price", "untracked", b"untracked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderLine: _TypeAlias = OrderLine  # noqa: Y015
+
+@_typing.final
+class OrderUnits(_message.Message):
+    """Units of one line of an order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_NUMBER_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    line_number: _builtins.int
+    """Which line, counted from 1."""
+    quantity: _builtins.int
+    """Units, over 0."""
+    def __init__(
+        self,
+        *,
+        line_number: _builtins.int = ...,
+        quantity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line_number", b"line_number", "quantity", b"quantity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderUnits: _TypeAlias = OrderUnits  # noqa: Y015
+
+@_typing.final
+class OrderTotals(_message.Message):
+    """What an order costs, in whole minor units of one currency: the total is the sum of these four. Each tax is rounded
+    where it arises, on its line and on shipping, and never again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NET_FIELD_NUMBER: _builtins.int
+    TAX_FIELD_NUMBER: _builtins.int
+    SHIPPING_FIELD_NUMBER: _builtins.int
+    SHIPPING_TAX_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def net(self) -> _money_pb2.Money:
+        """Sum of the lines' line_total."""
+
+    @_builtins.property
+    def tax(self) -> _money_pb2.Money:
+        """Sum of the lines' tax."""
+
+    @_builtins.property
+    def shipping(self) -> _money_pb2.Money:
+        """Shipping, without tax."""
+
+    @_builtins.property
+    def shipping_tax(self) -> _money_pb2.Money:
+        """The tax on shipping."""
+
+    def __init__(
+        self,
+        *,
+        net: _money_pb2.Money | None = ...,
+        tax: _money_pb2.Money | None = ...,
+        shipping: _money_pb2.Money | None = ...,
+        shipping_tax: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "shipping", b"shipping", "shipping_tax", b"shipping_tax", "tax", b"tax"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "shipping", b"shipping", "shipping_tax", b"shipping_tax", "tax", b"tax"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderTotals: _TypeAlias = OrderTotals  # noqa: Y015
+
+@_typing.final
+class Destination(_message.Message):
+    """Where an order goes, as far as taxes depend on it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_CODE_FIELD_NUMBER: _builtins.int
+    REGION_CODE_FIELD_NUMBER: _builtins.int
+    country_code: _builtins.str
+    """ISO 3166-1 alpha-2, such as GB."""
+    region_code: _builtins.str
+    """The second part of an ISO 3166-2 code, such as NIR; empty for the whole country."""
+    def __init__(
+        self,
+        *,
+        country_code: _builtins.str = ...,
+        region_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "region_code", b"region_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Destination: _TypeAlias = Destination  # noqa: Y015
 
 @_typing.final
 class OrderFailure(_message.Message):

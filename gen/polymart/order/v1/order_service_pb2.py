@@ -26,10 +26,11 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import field_info_pb2 as google_dot_api_dot_field__info__pb2
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from polymart.order.v1 import order_pb2 as polymart_dot_order_dot_v1_dot_order__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%polymart/order/v1/order_service.proto\x12\x11polymart.order.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpolymart/order/v1/order.proto\"\xa5\x01\n\x11PlaceOrderRequest\x12 \n\nrequest_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\x05lines\x18\x03 \x03(\x0b\x32!.polymart.order.v1.PlaceOrderLineB\x04\xe2\x41\x01\x02\x12\x1b\n\rpayment_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\";\n\x0ePlaceOrderLine\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\"1\n\x0fGetOrderRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"\x97\x01\n\x11ListOrdersRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\x06status\x18\x04 \x01(\x0e\x32\x1e.polymart.order.v1.OrderStatusB\x04\xe2\x41\x01\x01\"W\n\x12ListOrdersResponse\x12(\n\x06orders\x18\x01 \x03(\x0b\x32\x18.polymart.order.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x16GetOrderHistoryRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"P\n\x17GetOrderHistoryResponse\x12\x35\n\x07\x65ntries\x18\x01 \x03(\x0b\x32$.polymart.order.v1.OrderHistoryEntry\"s\n\x11OrderHistoryEntry\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x14.google.protobuf.Any\"P\n\x11WatchOrderRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rafter_version\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"4\n\x12\x43\x61ncelOrderRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x32\x8b\x04\n\x0cOrderService\x12L\n\nPlaceOrder\x12$.polymart.order.v1.PlaceOrderRequest\x1a\x18.polymart.order.v1.Order\x12H\n\x08GetOrder\x12\".polymart.order.v1.GetOrderRequest\x1a\x18.polymart.order.v1.Order\x12Y\n\nListOrders\x12$.polymart.order.v1.ListOrdersRequest\x1a%.polymart.order.v1.ListOrdersResponse\x12h\n\x0fGetOrderHistory\x12).polymart.order.v1.GetOrderHistoryRequest\x1a*.polymart.order.v1.GetOrderHistoryResponse\x12N\n\nWatchOrder\x12$.polymart.order.v1.WatchOrderRequest\x1a\x18.polymart.order.v1.Order0\x01\x12N\n\x0b\x43\x61ncelOrder\x12%.polymart.order.v1.CancelOrderRequest\x1a\x18.polymart.order.v1.Orderb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%polymart/order/v1/order_service.proto\x12\x11polymart.order.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1dpolymart/order/v1/order.proto\"\x84\x02\n\x11PlaceOrderRequest\x12 \n\nrequest_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\x05lines\x18\x03 \x03(\x0b\x32!.polymart.order.v1.PlaceOrderLineB\x04\xe2\x41\x01\x02\x12\x1b\n\rpayment_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\"\n\x14\x61\x63\x63\x65pt_price_changes\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x39\n\x0b\x64\x65stination\x18\x06 \x01(\x0b\x32\x1e.polymart.order.v1.DestinationB\x04\xe2\x41\x01\x01\"r\n\x0ePlaceOrderLine\x12\x11\n\x03sku\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x35\n\x13\x65xpected_unit_price\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\"1\n\x0fGetOrderRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"\x87\x02\n\x11ListOrdersRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\x06status\x18\x04 \x01(\x0e\x32\x1e.polymart.order.v1.OrderStatusB\x04\xe2\x41\x01\x01\x12\x35\n\x0bplaced_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x37\n\rplaced_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"W\n\x12ListOrdersResponse\x12(\n\x06orders\x18\x01 \x03(\x0b\x32\x18.polymart.order.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x16GetOrderHistoryRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"P\n\x17GetOrderHistoryResponse\x12\x35\n\x07\x65ntries\x18\x01 \x03(\x0b\x32$.polymart.order.v1.OrderHistoryEntry\"\xa3\x01\n\x11OrderHistoryEntry\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x14.google.protobuf.Any\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x10\n\x08\x63\x61use_id\x18\x06 \x01(\t\"P\n\x11WatchOrderRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rafter_version\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"\xb8\x01\n\x12\x43\x61ncelOrderRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x32\n\x05lines\x18\x03 \x03(\x0b\x32\x1d.polymart.order.v1.OrderUnitsB\x04\xe2\x41\x01\x01\x12\x14\n\x06reason\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08operator\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"\xd4\x01\n\x17ReturnOrderLinesRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x32\n\x05lines\x18\x03 \x03(\x0b\x32\x1d.polymart.order.v1.OrderUnitsB\x04\xe2\x41\x01\x01\x12\x15\n\x07restock\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06reason\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08operator\x18\x06 \x01(\tB\x04\xe2\x41\x01\x02\"j\n\x16ListStuckOrdersRequest\x12\x1d\n\x0fwaiting_seconds\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"a\n\x17ListStuckOrdersResponse\x12-\n\x06orders\x18\x01 \x03(\x0b\x32\x1d.polymart.order.v1.StuckOrder\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\nStuckOrder\x12\'\n\x05order\x18\x01 \x01(\x0b\x32\x18.polymart.order.v1.Order\x12+\n\x05waits\x18\x02 \x03(\x0b\x32\x1c.polymart.order.v1.OrderWait\"Q\n\tOrderWait\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\t\x12\x14\n\x0coperation_id\x18\x03 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\"a\n\x11RetryOrderRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x16\n\x08operator\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06reason\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"6\n\x17RebuildReadModelRequest\x12\x1b\n\rvalidate_only\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\"^\n\x18RebuildReadModelResponse\x12\x13\n\x0border_count\x18\x01 \x01(\x03\x12\x18\n\x10\x64ifference_count\x18\x02 \x01(\x03\x12\x13\n\x0b\x64ifferences\x18\x03 \x03(\t2\x8a\x07\n\x0cOrderService\x12L\n\nPlaceOrder\x12$.polymart.order.v1.PlaceOrderRequest\x1a\x18.polymart.order.v1.Order\x12H\n\x08GetOrder\x12\".polymart.order.v1.GetOrderRequest\x1a\x18.polymart.order.v1.Order\x12Y\n\nListOrders\x12$.polymart.order.v1.ListOrdersRequest\x1a%.polymart.order.v1.ListOrdersResponse\x12h\n\x0fGetOrderHistory\x12).polymart.order.v1.GetOrderHistoryRequest\x1a*.polymart.order.v1.GetOrderHistoryResponse\x12N\n\nWatchOrder\x12$.polymart.order.v1.WatchOrderRequest\x1a\x18.polymart.order.v1.Order0\x01\x12N\n\x0b\x43\x61ncelOrder\x12%.polymart.order.v1.CancelOrderRequest\x1a\x18.polymart.order.v1.Order\x12X\n\x10ReturnOrderLines\x12*.polymart.order.v1.ReturnOrderLinesRequest\x1a\x18.polymart.order.v1.Order\x12h\n\x0fListStuckOrders\x12).polymart.order.v1.ListStuckOrdersRequest\x1a*.polymart.order.v1.ListStuckOrdersResponse\x12L\n\nRetryOrder\x12$.polymart.order.v1.RetryOrderRequest\x1a\x18.polymart.order.v1.Order\x12k\n\x10RebuildReadModel\x12*.polymart.order.v1.RebuildReadModelRequest\x1a+.polymart.order.v1.RebuildReadModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,10 +45,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLACEORDERREQUEST'].fields_by_name['lines']._serialized_options = b'\342A\001\002'
   _globals['_PLACEORDERREQUEST'].fields_by_name['payment_token']._loaded_options = None
   _globals['_PLACEORDERREQUEST'].fields_by_name['payment_token']._serialized_options = b'\342A\001\002'
+  _globals['_PLACEORDERREQUEST'].fields_by_name['accept_price_changes']._loaded_options = None
+  _globals['_PLACEORDERREQUEST'].fields_by_name['accept_price_changes']._serialized_options = b'\342A\001\001'
+  _globals['_PLACEORDERREQUEST'].fields_by_name['destination']._loaded_options = None
+  _globals['_PLACEORDERREQUEST'].fields_by_name['destination']._serialized_options = b'\342A\001\001'
   _globals['_PLACEORDERLINE'].fields_by_name['sku']._loaded_options = None
   _globals['_PLACEORDERLINE'].fields_by_name['sku']._serialized_options = b'\342A\001\002'
   _globals['_PLACEORDERLINE'].fields_by_name['quantity']._loaded_options = None
   _globals['_PLACEORDERLINE'].fields_by_name['quantity']._serialized_options = b'\342A\001\002'
+  _globals['_PLACEORDERLINE'].fields_by_name['expected_unit_price']._loaded_options = None
+  _globals['_PLACEORDERLINE'].fields_by_name['expected_unit_price']._serialized_options = b'\342A\001\001'
   _globals['_GETORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_GETORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\342A\001\002\342\214\317\327\010\002\010\001'
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -58,6 +65,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTORDERSREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\001'
   _globals['_LISTORDERSREQUEST'].fields_by_name['status']._loaded_options = None
   _globals['_LISTORDERSREQUEST'].fields_by_name['status']._serialized_options = b'\342A\001\001'
+  _globals['_LISTORDERSREQUEST'].fields_by_name['placed_from']._loaded_options = None
+  _globals['_LISTORDERSREQUEST'].fields_by_name['placed_from']._serialized_options = b'\342A\001\001'
+  _globals['_LISTORDERSREQUEST'].fields_by_name['placed_before']._loaded_options = None
+  _globals['_LISTORDERSREQUEST'].fields_by_name['placed_before']._serialized_options = b'\342A\001\001'
   _globals['_GETORDERHISTORYREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_GETORDERHISTORYREQUEST'].fields_by_name['order_id']._serialized_options = b'\342A\001\002\342\214\317\327\010\002\010\001'
   _globals['_WATCHORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
@@ -66,26 +77,76 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHORDERREQUEST'].fields_by_name['after_version']._serialized_options = b'\342A\001\001'
   _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\342A\001\002\342\214\317\327\010\002\010\001'
-  _globals['_PLACEORDERREQUEST']._serialized_start=214
-  _globals['_PLACEORDERREQUEST']._serialized_end=379
-  _globals['_PLACEORDERLINE']._serialized_start=381
-  _globals['_PLACEORDERLINE']._serialized_end=440
-  _globals['_GETORDERREQUEST']._serialized_start=442
-  _globals['_GETORDERREQUEST']._serialized_end=491
-  _globals['_LISTORDERSREQUEST']._serialized_start=494
-  _globals['_LISTORDERSREQUEST']._serialized_end=645
-  _globals['_LISTORDERSRESPONSE']._serialized_start=647
-  _globals['_LISTORDERSRESPONSE']._serialized_end=734
-  _globals['_GETORDERHISTORYREQUEST']._serialized_start=736
-  _globals['_GETORDERHISTORYREQUEST']._serialized_end=792
-  _globals['_GETORDERHISTORYRESPONSE']._serialized_start=794
-  _globals['_GETORDERHISTORYRESPONSE']._serialized_end=874
-  _globals['_ORDERHISTORYENTRY']._serialized_start=876
-  _globals['_ORDERHISTORYENTRY']._serialized_end=991
-  _globals['_WATCHORDERREQUEST']._serialized_start=993
-  _globals['_WATCHORDERREQUEST']._serialized_end=1073
-  _globals['_CANCELORDERREQUEST']._serialized_start=1075
-  _globals['_CANCELORDERREQUEST']._serialized_end=1127
-  _globals['_ORDERSERVICE']._serialized_start=1130
-  _globals['_ORDERSERVICE']._serialized_end=1653
+  _globals['_CANCELORDERREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CANCELORDERREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\342\214\317\327\010\002\010\001'
+  _globals['_CANCELORDERREQUEST'].fields_by_name['lines']._loaded_options = None
+  _globals['_CANCELORDERREQUEST'].fields_by_name['lines']._serialized_options = b'\342A\001\001'
+  _globals['_CANCELORDERREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_CANCELORDERREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\001'
+  _globals['_CANCELORDERREQUEST'].fields_by_name['operator']._loaded_options = None
+  _globals['_CANCELORDERREQUEST'].fields_by_name['operator']._serialized_options = b'\342A\001\001'
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['order_id']._serialized_options = b'\342A\001\002\342\214\317\327\010\002\010\001'
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\342\214\317\327\010\002\010\001'
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['lines']._loaded_options = None
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['lines']._serialized_options = b'\342A\001\001'
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['restock']._loaded_options = None
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['restock']._serialized_options = b'\342A\001\001'
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\001'
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['operator']._loaded_options = None
+  _globals['_RETURNORDERLINESREQUEST'].fields_by_name['operator']._serialized_options = b'\342A\001\002'
+  _globals['_LISTSTUCKORDERSREQUEST'].fields_by_name['waiting_seconds']._loaded_options = None
+  _globals['_LISTSTUCKORDERSREQUEST'].fields_by_name['waiting_seconds']._serialized_options = b'\342A\001\001'
+  _globals['_LISTSTUCKORDERSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTSTUCKORDERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTSTUCKORDERSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTSTUCKORDERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_RETRYORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_RETRYORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\342A\001\002\342\214\317\327\010\002\010\001'
+  _globals['_RETRYORDERREQUEST'].fields_by_name['operator']._loaded_options = None
+  _globals['_RETRYORDERREQUEST'].fields_by_name['operator']._serialized_options = b'\342A\001\002'
+  _globals['_RETRYORDERREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_RETRYORDERREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002'
+  _globals['_REBUILDREADMODELREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_REBUILDREADMODELREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_PLACEORDERREQUEST']._serialized_start=239
+  _globals['_PLACEORDERREQUEST']._serialized_end=499
+  _globals['_PLACEORDERLINE']._serialized_start=501
+  _globals['_PLACEORDERLINE']._serialized_end=615
+  _globals['_GETORDERREQUEST']._serialized_start=617
+  _globals['_GETORDERREQUEST']._serialized_end=666
+  _globals['_LISTORDERSREQUEST']._serialized_start=669
+  _globals['_LISTORDERSREQUEST']._serialized_end=932
+  _globals['_LISTORDERSRESPONSE']._serialized_start=934
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1021
+  _globals['_GETORDERHISTORYREQUEST']._serialized_start=1023
+  _globals['_GETORDERHISTORYREQUEST']._serialized_end=1079
+  _globals['_GETORDERHISTORYRESPONSE']._serialized_start=1081
+  _globals['_GETORDERHISTORYRESPONSE']._serialized_end=1161
+  _globals['_ORDERHISTORYENTRY']._serialized_start=1164
+  _globals['_ORDERHISTORYENTRY']._serialized_end=1327
+  _globals['_WATCHORDERREQUEST']._serialized_start=1329
+  _globals['_WATCHORDERREQUEST']._serialized_end=1409
+  _globals['_CANCELORDERREQUEST']._serialized_start=1412
+  _globals['_CANCELORDERREQUEST']._serialized_end=1596
+  _globals['_RETURNORDERLINESREQUEST']._serialized_start=1599
+  _globals['_RETURNORDERLINESREQUEST']._serialized_end=1811
+  _globals['_LISTSTUCKORDERSREQUEST']._serialized_start=1813
+  _globals['_LISTSTUCKORDERSREQUEST']._serialized_end=1919
+  _globals['_LISTSTUCKORDERSRESPONSE']._serialized_start=1921
+  _globals['_LISTSTUCKORDERSRESPONSE']._serialized_end=2018
+  _globals['_STUCKORDER']._serialized_start=2020
+  _globals['_STUCKORDER']._serialized_end=2118
+  _globals['_ORDERWAIT']._serialized_start=2120
+  _globals['_ORDERWAIT']._serialized_end=2201
+  _globals['_RETRYORDERREQUEST']._serialized_start=2203
+  _globals['_RETRYORDERREQUEST']._serialized_end=2300
+  _globals['_REBUILDREADMODELREQUEST']._serialized_start=2302
+  _globals['_REBUILDREADMODELREQUEST']._serialized_end=2356
+  _globals['_REBUILDREADMODELRESPONSE']._serialized_start=2358
+  _globals['_REBUILDREADMODELRESPONSE']._serialized_end=2452
+  _globals['_ORDERSERVICE']._serialized_start=2455
+  _globals['_ORDERSERVICE']._serialized_end=3361
 # @@protoc_insertion_point(module_scope)

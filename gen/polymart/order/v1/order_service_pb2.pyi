@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.type import money_pb2 as _money_pb2
 from polymart.order.v1 import order_pb2 as _order_pb2
 import builtins as _builtins
 import sys
@@ -31,15 +32,23 @@ class PlaceOrderRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     PAYMENT_TOKEN_FIELD_NUMBER: _builtins.int
+    ACCEPT_PRICE_CHANGES_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID made by the caller for this order, the same in every retry."""
     customer_id: _builtins.str
     """Who orders; empty for a guest."""
     payment_token: _builtins.str
     """How to pay: a token of the payment provider, at most 200 characters."""
+    accept_price_changes: _builtins.bool
+    """True to order at the prices of now, whatever was expected."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlaceOrderLine]:
         """1 to 1,000 lines; a SKU may stand on several. Their SKUs and product names are 512 KiB together at most."""
+
+    @_builtins.property
+    def destination(self) -> _order_pb2.Destination:
+        """Where it goes; unset means the shop's own place, where it has one."""
 
     def __init__(
         self,
@@ -48,10 +57,12 @@ class PlaceOrderRequest(_message.Message):
         customer_id: _builtins.str = ...,
         lines: _abc.Iterable[Global___PlaceOrderLine] | None = ...,
         payment_token: _builtins.str = ...,
+        accept_price_changes: _builtins.bool = ...,
+        destination: _order_pb2.Destination | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "lines", b"lines", "payment_token", b"payment_token", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_price_changes", b"accept_price_changes", "customer_id", b"customer_id", "destination", b"destination", "lines", b"lines", "payment_token", b"payment_token", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -65,19 +76,25 @@ class PlaceOrderLine(_message.Message):
 
     SKU_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
+    EXPECTED_UNIT_PRICE_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The SKU."""
     quantity: _builtins.int
     """Units, 1 to 1,000,000."""
+    @_builtins.property
+    def expected_unit_price(self) -> _money_pb2.Money:
+        """The price of one unit that the buyer saw; unset for any."""
+
     def __init__(
         self,
         *,
         sku: _builtins.str = ...,
         quantity: _builtins.int = ...,
+        expected_unit_price: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_unit_price", b"expected_unit_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["quantity", b"quantity", "sku", b"sku"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_unit_price", b"expected_unit_price", "quantity", b"quantity", "sku", b"sku"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -115,6 +132,8 @@ class ListOrdersRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    PLACED_FROM_FIELD_NUMBER: _builtins.int
+    PLACED_BEFORE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many orders, 50 if 0, never over 500."""
     page_token: _builtins.str
@@ -123,6 +142,14 @@ class ListOrdersRequest(_message.Message):
     """Only orders of this customer."""
     status: _order_pb2.OrderStatus.ValueType
     """Only orders in this status."""
+    @_builtins.property
+    def placed_from(self) -> _timestamp_pb2.Timestamp:
+        """Only orders placed at this moment or later."""
+
+    @_builtins.property
+    def placed_before(self) -> _timestamp_pb2.Timestamp:
+        """Only orders placed before this moment."""
+
     def __init__(
         self,
         *,
@@ -130,10 +157,12 @@ class ListOrdersRequest(_message.Message):
         page_token: _builtins.str = ...,
         customer_id: _builtins.str = ...,
         status: _order_pb2.OrderStatus.ValueType = ...,
+        placed_from: _timestamp_pb2.Timestamp | None = ...,
+        placed_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["placed_before", b"placed_before", "placed_from", b"placed_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "placed_before", b"placed_before", "placed_from", b"placed_from", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -222,8 +251,17 @@ class OrderHistoryEntry(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    CAUSE_ID_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Its number within the order, from 1."""
+    actor: _builtins.str
+    """Who did it: the customer's id, "guest", an operator's name, or a service."""
+    cause: _builtins.str
+    """Why: the type of the message that led to it, the method that was called, or "clock"."""
+    cause_id: _builtins.str
+    """The id of that message; empty for a call and the clock."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was stored."""
@@ -238,10 +276,13 @@ class OrderHistoryEntry(_message.Message):
         version: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         event: _any_pb2.Any | None = ...,
+        actor: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        cause_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cause", b"cause", "cause_id", b"cause_id", "event", b"event", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -280,17 +321,285 @@ class CancelOrderRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id."""
+    request_id: _builtins.str
+    """A UUID that makes the call repeatable: the same id has no effect twice on its order. Required with lines."""
+    reason: _builtins.str
+    """Why, at most 500 characters; required of an operator."""
+    operator: _builtins.str
+    """The operator who does it, at most 128 characters; empty means the customer."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.OrderUnits]:
+        """What to call off, each line once; empty means all that isn't shipped yet."""
+
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        lines: _abc.Iterable[_order_pb2.OrderUnits] | None = ...,
+        reason: _builtins.str = ...,
+        operator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "operator", b"operator", "order_id", b"order_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelOrderRequest: _TypeAlias = CancelOrderRequest  # noqa: Y015
+
+@_typing.final
+class ReturnOrderLinesRequest(_message.Message):
+    """Request of ReturnOrderLines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    RESTOCK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    request_id: _builtins.str
+    """A UUID that makes the call repeatable: the same id has no effect twice on its order."""
+    restock: _builtins.bool
+    """True if the units are fit for sale and go back into stock."""
+    reason: _builtins.str
+    """Why, at most 500 characters."""
+    operator: _builtins.str
+    """Who takes them back, at most 128 characters."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.OrderUnits]:
+        """What came back, each line once; empty means all that was delivered."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        lines: _abc.Iterable[_order_pb2.OrderUnits] | None = ...,
+        restock: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        operator: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "operator", b"operator", "order_id", b"order_id", "reason", b"reason", "request_id", b"request_id", "restock", b"restock"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnOrderLinesRequest: _TypeAlias = ReturnOrderLinesRequest  # noqa: Y015
+
+@_typing.final
+class ListStuckOrdersRequest(_message.Message):
+    """Request of ListStuckOrders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITING_SECONDS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    waiting_seconds: _builtins.int
+    """Only orders that haven't moved for so many seconds; 300 if 0."""
+    page_size: _builtins.int
+    """At most this many orders, 50 if 0, never over 500."""
+    page_token: _builtins.str
+    """The next_page_token of the page before; the other fields must be the same."""
+    def __init__(
+        self,
+        *,
+        waiting_seconds: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "waiting_seconds", b"waiting_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListStuckOrdersRequest: _TypeAlias = ListStuckOrdersRequest  # noqa: Y015
+
+@_typing.final
+class ListStuckOrdersResponse(_message.Message):
+    """Response of ListStuckOrders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___StuckOrder]:
+        """One page."""
+
+    def __init__(
+        self,
+        *,
+        orders: _abc.Iterable[Global___StuckOrder] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "orders", b"orders"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListStuckOrdersResponse: _TypeAlias = ListStuckOrdersResponse  # noqa: Y015
+
+@_typing.final
+class StuckOrder(_message.Message):
+    """An order that has waited long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> _order_pb2.Order:
+        """The order; it has waited since its update_time."""
+
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderWait]:
+        """What it waits for."""
+
+    def __init__(
+        self,
+        *,
+        order: _order_pb2.Order | None = ...,
+        waits: _abc.Iterable[Global___OrderWait] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "waits", b"waits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StuckOrder: _TypeAlias = StuckOrder  # noqa: Y015
+
+@_typing.final
+class OrderWait(_message.Message):
+    """Something that an order waits for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step of its saga, such as "capture payment"."""
+    command: _builtins.str
+    """The command that asks for it, such as CapturePayment; empty where it waits for an operator."""
+    operation_id: _builtins.str
+    """The refund or restock, where the step is one."""
+    failure: _builtins.str
+    """Why it waits for an operator; empty where it waits for an answer."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        command: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "failure", b"failure", "operation_id", b"operation_id", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderWait: _TypeAlias = OrderWait  # noqa: Y015
+
+@_typing.final
+class RetryOrderRequest(_message.Message):
+    """Request of RetryOrder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    operator: _builtins.str
+    """Who asks, at most 128 characters."""
+    reason: _builtins.str
+    """Why, at most 500 characters."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        operator: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator", "order_id", b"order_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryOrderRequest: _TypeAlias = RetryOrderRequest  # noqa: Y015
+
+@_typing.final
+class RebuildReadModelRequest(_message.Message):
+    """Request of RebuildReadModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Compare only, and leave the old in place."""
+    def __init__(
+        self,
+        *,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildReadModelRequest: _TypeAlias = RebuildReadModelRequest  # noqa: Y015
+
+@_typing.final
+class RebuildReadModelResponse(_message.Message):
+    """Response of RebuildReadModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_COUNT_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_COUNT_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    order_count: _builtins.int
+    """Orders that were read from their events."""
+    difference_count: _builtins.int
+    """Orders and shipments in which the old differed from the events."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first of them, 100 at most, a sentence each."""
+
+    def __init__(
+        self,
+        *,
+        order_count: _builtins.int = ...,
+        difference_count: _builtins.int = ...,
+        differences: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["difference_count", b"difference_count", "differences", b"differences", "order_count", b"order_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildReadModelResponse: _TypeAlias = RebuildReadModelResponse  # noqa: Y015

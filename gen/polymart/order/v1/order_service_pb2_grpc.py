@@ -66,6 +66,26 @@ class OrderServiceStub:
                 request_serializer=polymart_dot_order_dot_v1_dot_order__service__pb2.CancelOrderRequest.SerializeToString,
                 response_deserializer=polymart_dot_order_dot_v1_dot_order__pb2.Order.FromString,
                 _registered_method=True)
+        self.ReturnOrderLines = channel.unary_unary(
+                '/polymart.order.v1.OrderService/ReturnOrderLines',
+                request_serializer=polymart_dot_order_dot_v1_dot_order__service__pb2.ReturnOrderLinesRequest.SerializeToString,
+                response_deserializer=polymart_dot_order_dot_v1_dot_order__pb2.Order.FromString,
+                _registered_method=True)
+        self.ListStuckOrders = channel.unary_unary(
+                '/polymart.order.v1.OrderService/ListStuckOrders',
+                request_serializer=polymart_dot_order_dot_v1_dot_order__service__pb2.ListStuckOrdersRequest.SerializeToString,
+                response_deserializer=polymart_dot_order_dot_v1_dot_order__service__pb2.ListStuckOrdersResponse.FromString,
+                _registered_method=True)
+        self.RetryOrder = channel.unary_unary(
+                '/polymart.order.v1.OrderService/RetryOrder',
+                request_serializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RetryOrderRequest.SerializeToString,
+                response_deserializer=polymart_dot_order_dot_v1_dot_order__pb2.Order.FromString,
+                _registered_method=True)
+        self.RebuildReadModel = channel.unary_unary(
+                '/polymart.order.v1.OrderService/RebuildReadModel',
+                request_serializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelRequest.SerializeToString,
+                response_deserializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelResponse.FromString,
+                _registered_method=True)
 
 
 class OrderServiceServicer:
@@ -74,7 +94,8 @@ class OrderServiceServicer:
 
     def PlaceOrder(self, request, context):
         """Accepts an order and answers at once with PENDING; WatchOrder tells what follows. Idempotent by request_id within
-        one customer: the same request gets the same order, another one ALREADY_EXISTS.
+        one customer: the same request gets the same order, another one ALREADY_EXISTS. FAILED_PRECONDITION with the new
+        prices, where they aren't the expected ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +130,39 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Calls off an order that isn't confirmed yet. FAILED_PRECONDITION after that.
+        """Calls off an order, or lines of a confirmed one, before they are shipped; what was taken for it is given back.
+        FAILED_PRECONDITION for units that were shipped. What came to nothing already is answered as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReturnOrderLines(self, request, context):
+        """Takes delivered units back: refunds exactly these, and restocks them if they are fit for sale.
+        FAILED_PRECONDITION for more than was delivered and isn't returned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStuckOrders(self, request, context):
+        """Lists orders that have waited long for stock or payment, the longest first, with what each waits for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryOrder(self, request, context):
+        """Asks once more all that an order waits for, a refund that failed as a new one. FAILED_PRECONDITION if it waits
+        for nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebuildReadModel(self, request, context):
+        """Builds what orders and shipments are read and listed from anew out of the events, beside the old, says where the two
+        differ, and puts the new in place of the old. Orders come in meanwhile. ABORTED while another is under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,6 +200,26 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.CancelOrder,
                     request_deserializer=polymart_dot_order_dot_v1_dot_order__service__pb2.CancelOrderRequest.FromString,
                     response_serializer=polymart_dot_order_dot_v1_dot_order__pb2.Order.SerializeToString,
+            ),
+            'ReturnOrderLines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReturnOrderLines,
+                    request_deserializer=polymart_dot_order_dot_v1_dot_order__service__pb2.ReturnOrderLinesRequest.FromString,
+                    response_serializer=polymart_dot_order_dot_v1_dot_order__pb2.Order.SerializeToString,
+            ),
+            'ListStuckOrders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStuckOrders,
+                    request_deserializer=polymart_dot_order_dot_v1_dot_order__service__pb2.ListStuckOrdersRequest.FromString,
+                    response_serializer=polymart_dot_order_dot_v1_dot_order__service__pb2.ListStuckOrdersResponse.SerializeToString,
+            ),
+            'RetryOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryOrder,
+                    request_deserializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RetryOrderRequest.FromString,
+                    response_serializer=polymart_dot_order_dot_v1_dot_order__pb2.Order.SerializeToString,
+            ),
+            'RebuildReadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebuildReadModel,
+                    request_deserializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelRequest.FromString,
+                    response_serializer=polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -312,6 +385,114 @@ class OrderService:
             '/polymart.order.v1.OrderService/CancelOrder',
             polymart_dot_order_dot_v1_dot_order__service__pb2.CancelOrderRequest.SerializeToString,
             polymart_dot_order_dot_v1_dot_order__pb2.Order.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReturnOrderLines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.order.v1.OrderService/ReturnOrderLines',
+            polymart_dot_order_dot_v1_dot_order__service__pb2.ReturnOrderLinesRequest.SerializeToString,
+            polymart_dot_order_dot_v1_dot_order__pb2.Order.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStuckOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.order.v1.OrderService/ListStuckOrders',
+            polymart_dot_order_dot_v1_dot_order__service__pb2.ListStuckOrdersRequest.SerializeToString,
+            polymart_dot_order_dot_v1_dot_order__service__pb2.ListStuckOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.order.v1.OrderService/RetryOrder',
+            polymart_dot_order_dot_v1_dot_order__service__pb2.RetryOrderRequest.SerializeToString,
+            polymart_dot_order_dot_v1_dot_order__pb2.Order.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebuildReadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polymart.order.v1.OrderService/RebuildReadModel',
+            polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelRequest.SerializeToString,
+            polymart_dot_order_dot_v1_dot_order__service__pb2.RebuildReadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,7 +36,8 @@ class OrderServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OrderServiceAsyncStub: ...
     PlaceOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.PlaceOrderRequest, _order_pb2.Order]
     """Accepts an order and answers at once with PENDING; WatchOrder tells what follows. Idempotent by request_id within
-    one customer: the same request gets the same order, another one ALREADY_EXISTS.
+    one customer: the same request gets the same order, another one ALREADY_EXISTS. FAILED_PRECONDITION with the new
+    prices, where they aren't the expected ones.
     """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderRequest, _order_pb2.Order]
     """Reads one order. NOT_FOUND if there is none."""
@@ -47,7 +48,23 @@ class OrderServiceStub:
     WatchOrder: _grpc.UnaryStreamMultiCallable[_order_service_pb2.WatchOrderRequest, _order_pb2.Order]
     """Streams the order as it is and then after each change, and ends when it is settled."""
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_pb2.Order]
-    """Calls off an order that isn't confirmed yet. FAILED_PRECONDITION after that."""
+    """Calls off an order, or lines of a confirmed one, before they are shipped; what was taken for it is given back.
+    FAILED_PRECONDITION for units that were shipped. What came to nothing already is answered as it is.
+    """
+    ReturnOrderLines: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ReturnOrderLinesRequest, _order_pb2.Order]
+    """Takes delivered units back: refunds exactly these, and restocks them if they are fit for sale.
+    FAILED_PRECONDITION for more than was delivered and isn't returned.
+    """
+    ListStuckOrders: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListStuckOrdersRequest, _order_service_pb2.ListStuckOrdersResponse]
+    """Lists orders that have waited long for stock or payment, the longest first, with what each waits for."""
+    RetryOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.RetryOrderRequest, _order_pb2.Order]
+    """Asks once more all that an order waits for, a refund that failed as a new one. FAILED_PRECONDITION if it waits
+    for nothing.
+    """
+    RebuildReadModel: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.RebuildReadModelRequest, _order_service_pb2.RebuildReadModelResponse]
+    """Builds what orders and shipments are read and listed from anew out of the events, beside the old, says where the two
+    differ, and puts the new in place of the old. Orders come in meanwhile. ABORTED while another is under way.
+    """
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
@@ -56,7 +73,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.PlaceOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Accepts an order and answers at once with PENDING; WatchOrder tells what follows. Idempotent by request_id within
-    one customer: the same request gets the same order, another one ALREADY_EXISTS.
+    one customer: the same request gets the same order, another one ALREADY_EXISTS. FAILED_PRECONDITION with the new
+    prices, where they aren't the expected ones.
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Reads one order. NOT_FOUND if there is none."""
@@ -67,7 +85,23 @@ class OrderServiceAsyncStub(OrderServiceStub):
     WatchOrder: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Streams the order as it is and then after each change, and ends when it is settled."""
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
-    """Calls off an order that isn't confirmed yet. FAILED_PRECONDITION after that."""
+    """Calls off an order, or lines of a confirmed one, before they are shipped; what was taken for it is given back.
+    FAILED_PRECONDITION for units that were shipped. What came to nothing already is answered as it is.
+    """
+    ReturnOrderLines: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ReturnOrderLinesRequest, _order_pb2.Order]  # type: ignore[assignment]
+    """Takes delivered units back: refunds exactly these, and restocks them if they are fit for sale.
+    FAILED_PRECONDITION for more than was delivered and isn't returned.
+    """
+    ListStuckOrders: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListStuckOrdersRequest, _order_service_pb2.ListStuckOrdersResponse]  # type: ignore[assignment]
+    """Lists orders that have waited long for stock or payment, the longest first, with what each waits for."""
+    RetryOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.RetryOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
+    """Asks once more all that an order waits for, a refund that failed as a new one. FAILED_PRECONDITION if it waits
+    for nothing.
+    """
+    RebuildReadModel: _aio.UnaryUnaryMultiCallable[_order_service_pb2.RebuildReadModelRequest, _order_service_pb2.RebuildReadModelResponse]  # type: ignore[assignment]
+    """Builds what orders and shipments are read and listed from anew out of the events, beside the old, says where the two
+    differ, and puts the new in place of the old. Orders come in meanwhile. ABORTED while another is under way.
+    """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Orders, from placing to settlement."""
@@ -79,7 +113,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
         """Accepts an order and answers at once with PENDING; WatchOrder tells what follows. Idempotent by request_id within
-        one customer: the same request gets the same order, another one ALREADY_EXISTS.
+        one customer: the same request gets the same order, another one ALREADY_EXISTS. FAILED_PRECONDITION with the new
+        prices, where they aren't the expected ones.
         """
 
     @_abc_1.abstractmethod
@@ -120,6 +155,46 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.CancelOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
-        """Calls off an order that isn't confirmed yet. FAILED_PRECONDITION after that."""
+        """Calls off an order, or lines of a confirmed one, before they are shipped; what was taken for it is given back.
+        FAILED_PRECONDITION for units that were shipped. What came to nothing already is answered as it is.
+        """
+
+    @_abc_1.abstractmethod
+    def ReturnOrderLines(
+        self,
+        request: _order_service_pb2.ReturnOrderLinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
+        """Takes delivered units back: refunds exactly these, and restocks them if they are fit for sale.
+        FAILED_PRECONDITION for more than was delivered and isn't returned.
+        """
+
+    @_abc_1.abstractmethod
+    def ListStuckOrders(
+        self,
+        request: _order_service_pb2.ListStuckOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.ListStuckOrdersResponse, _abc.Awaitable[_order_service_pb2.ListStuckOrdersResponse]]:
+        """Lists orders that have waited long for stock or payment, the longest first, with what each waits for."""
+
+    @_abc_1.abstractmethod
+    def RetryOrder(
+        self,
+        request: _order_service_pb2.RetryOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
+        """Asks once more all that an order waits for, a refund that failed as a new one. FAILED_PRECONDITION if it waits
+        for nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def RebuildReadModel(
+        self,
+        request: _order_service_pb2.RebuildReadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.RebuildReadModelResponse, _abc.Awaitable[_order_service_pb2.RebuildReadModelResponse]]:
+        """Builds what orders and shipments are read and listed from anew out of the events, beside the old, says where the two
+        differ, and puts the new in place of the old. Orders come in meanwhile. ABORTED while another is under way.
+        """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
