@@ -21,6 +21,8 @@ from chassis.outbox.relay import Relay
 from chassis.service import Check, Service, Servicer
 
 NAME = "catalog_svc"
+# A row of an import that is far too long is still answered as a row.
+MAX_REQUEST_BYTES = 16 * 1024 * 1024
 
 
 def build(config: CatalogConfig) -> Service:
@@ -31,7 +33,7 @@ def build(config: CatalogConfig) -> Service:
     catalog = CatalogServicer(
         products=products, taxonomy=taxonomy, clock=clock, new_id=uuid7, token_key=config.token_key
     )
-    ordering = TaxonomyServicer(taxonomy=taxonomy, clock=clock, new_id=uuid7)
+    ordering = TaxonomyServicer(taxonomy=taxonomy, clock=clock, new_id=uuid7, token_key=config.token_key)
 
     async def check_schema() -> None:
         if missing := [*await products.missing(), *await taxonomy.missing()]:
@@ -45,6 +47,7 @@ def build(config: CatalogConfig) -> Service:
         metrics=metrics,
         resources=[mongo, nats],
         schema=check_schema,
+        max_request_bytes=MAX_REQUEST_BYTES,
         ready=[Check("mongodb", mongo.ready)],
         servicers=[
             Servicer(add_CatalogServiceServicer_to_server, catalog, "polymart.catalog.v1.CatalogService"),

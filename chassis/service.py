@@ -19,7 +19,7 @@ from chassis.config import ConfigError, ServiceConfig, load, split_address
 from chassis.errors import Unavailable
 from chassis.metrics import Metrics
 from chassis.process import end_at_once
-from chassis.rpc.server import CannotListen, RpcServer, Servicer
+from chassis.rpc.server import MAX_REQUEST_BYTES, CannotListen, RpcServer, Servicer
 from chassis.telemetry import configure_logging, configure_tracing
 
 __all__ = [
@@ -87,6 +87,7 @@ class Service:
     ready: Sequence[Check] = ()
     workers: Sequence[Worker] = ()
     schema: Callable[[], Awaitable[None]] | None = None
+    max_request_bytes: int = MAX_REQUEST_BYTES
 
 
 class RunningService:
@@ -98,7 +99,13 @@ class RunningService:
         self.metrics_address = ""
         self._log = log.bind(service=service.name)
         self._tracing = configure_tracing(service.name, service.config.otlp_endpoint)
-        self._server = RpcServer(service.name, service.servicers, tracing=self._tracing, metrics=service.metrics)
+        self._server = RpcServer(
+            service.name,
+            service.servicers,
+            tracing=self._tracing,
+            metrics=service.metrics,
+            max_request_bytes=service.max_request_bytes,
+        )
         self._opened: list[Resource] = []
         self._serving: asyncio.Task[None] | None = None
         self._workers: list[tuple[Worker, asyncio.Task[None]]] = []

@@ -32,8 +32,8 @@ from polymart.catalog.v1.product_pb2 import (
 
 from chassis.money import Money
 
-# A row travels in one message, and the service takes up to 4 MiB.
-MAX_BYTES = 3_000_000
+# A row travels in one message, and the service takes up to 16 MiB.
+MAX_BYTES = 15_000_000
 
 _OFFER = ("sku", "price", "currency", "list_price", "ean", "untracked", "options")
 _FIELDS = {

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, cast
 
@@ -20,6 +20,10 @@ Collection = AsyncCollection[Document]
 Driver = Literal["motor", "pymongo"]
 
 OPERATION_TIMEOUT = 10.0
+# A longer $in is split: matching one is quadratic in SecantusDB, and MongoDB merges at most 200 scans by their order.
+LOOKUP = 100
+# Messages that one document may hold unsent, so that it stays well below MongoDB's 16 MiB.
+MAX_UNSENT = 32
 # The outbox moves large pages, for which this is the only limit.
 _SOCKET_TIMEOUT_MS = 45_000
 _SELECTION_TIMEOUT_MS = 2_500
@@ -76,6 +80,11 @@ async def operation() -> AsyncGenerator[None, None]:
         raise
     except TimeoutError as error:
         raise Unavailable(f"MongoDB didn't answer within {OPERATION_TIMEOUT:.0f} s") from error
+
+
+def parts(keys: Sequence[str]) -> list[list[str]]:
+    """The keys in their order, as many together as one $in may have."""
+    return [list(keys[start : start + LOOKUP]) for start in range(0, len(keys), LOOKUP)]
 
 
 def _in_short(error: PyMongoError) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from catalog_svc.adapters.mongo import OPERATION_TIMEOUT, Document, Mongo, missing_indexes, operation
+from catalog_svc.adapters.mongo import MAX_UNSENT, OPERATION_TIMEOUT, Document, Mongo, missing_indexes, operation, parts
 from catalog_svc.adapters.mongo_documents import (
     CONTENT,
     product_fields,
@@ -56,11 +56,6 @@ from chassis.errors import Unavailable
 from chassis.ids import uuid7
 from chassis.outbox.mongo import MongoOutbox
 
-# Messages that one document may hold unsent, so that it stays well below MongoDB's 16 MiB.
-MAX_UNSENT = 32
-
-# A longer $in is split: matching one is quadratic in SecantusDB, and MongoDB merges at most 200 scans by their order.
-_LOOKUP = 100
 _STREAM_BATCH = 200
 _WRITES_AT_ONCE = 16
 _DUPLICATE_KEY = 11000
@@ -178,8 +173,8 @@ class MongoProducts:
         """The first of those in the categories, all if there are none."""
         found: list[Document] = []
         by = sort[0][0]
-        for start in range(0, len(categories) or 1, _LOOKUP):
-            part = {**query, "category_id": {"$in": categories[start : start + _LOOKUP]}} if categories else query
+        for some in parts(categories) or [[]]:
+            part = {**query, "category_id": {"$in": some}} if some else query
             if len(found) == limit and not _is_equality(query.get(by)):
                 # What lies behind the last so far isn't wanted any more.
                 within = "$lte" if sort[0][1] == ASCENDING else "$gte"
@@ -189,34 +184,34 @@ class MongoProducts:
             async with operation():
                 cursor = self._products.find(part, _STATE, max_time_ms=int(OPERATION_TIMEOUT * 1_000))
                 found += await cursor.sort(sort).hint(index).limit(limit).to_list(None)
-            if start:
-                found.sort(key=lambda d: [d[field] for field, _ in sort], reverse=sort[0][1] == DESCENDING)
-                del found[limit:]
+            found.sort(key=lambda d: [d[field] for field, _ in sort], reverse=sort[0][1] == DESCENDING)
+            del found[limit:]
         return [product_from(document) for document in found]
 
     async def stream(self, *, include_deleted: bool = False, after: str = "") -> AsyncGenerator[Sequence[Stored], None]:
+        # A query for each batch: a cursor doesn't outlive a reader that rests.
         query: Document = {} if include_deleted else {"deleted": False}
-        if after:
-            query["_id"] = {"$gt": after}
         index = _BY_ID if include_deleted else _PAGED_BY["deleted"]
-        cursor = self._products.find(query, _STATE).sort(_BY_ID).hint(index).batch_size(_STREAM_BATCH)
-        try:
-            while True:
-                async with operation():
-                    documents = await cursor.to_list(_STREAM_BATCH)
-                if not documents:
-                    return
+        while True:
+            if after:
+                query["_id"] = {"$gt": after}
+            async with operation():
+                cursor = self._products.find(query, _STATE, max_time_ms=int(OPERATION_TIMEOUT * 1_000))
+                documents = await cursor.sort(_BY_ID).hint(index).limit(_STREAM_BATCH).to_list(None)
+            if documents:
                 yield [stored_from(document) for document in documents]
-        finally:
-            await cursor.close()
+            if len(documents) < _STREAM_BATCH:
+                return
+            after = documents[-1]["_id"]
 
     async def _lookup(self, field: str, keys: Sequence[str], projection: Document) -> Iterable[Document]:
         """Each document once."""
         found: dict[str, Document] = {}
-        for start in range(0, len(keys), _LOOKUP):
-            query = {field: {"$in": list(keys[start : start + _LOOKUP])}}
+        for part in parts(keys):
             async with operation():
-                cursor = self._products.find(query, projection, max_time_ms=int(OPERATION_TIMEOUT * 1_000))
+                cursor = self._products.find(
+                    {field: {"$in": part}}, projection, max_time_ms=int(OPERATION_TIMEOUT * 1_000)
+                )
                 documents = await cursor.to_list(None)
             found.update((document["_id"], document) for document in documents)
         return found.values()

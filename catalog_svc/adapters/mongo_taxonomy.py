@@ -18,7 +18,7 @@ from bson import Int64
 from pymongo import ASCENDING, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
-from catalog_svc.adapters.mongo import Document, Mongo, missing_indexes, operation
+from catalog_svc.adapters.mongo import MAX_UNSENT, Document, Mongo, missing_indexes, operation
 from catalog_svc.adapters.mongo_documents import (
     category_from,
     category_to_document,
@@ -31,7 +31,6 @@ from catalog_svc.protos import category_envelope
 from chassis.errors import Aborted
 from chassis.outbox.mongo import MongoOutbox
 
-MAX_UNSENT = 32
 _READS = 20
 _TOLD_AT_ONCE = 500
 _TREE = {"_id": "tree"}

@@ -11,14 +11,13 @@ from datetime import UTC, datetime
 
 from pymongo import ASCENDING, IndexModel, ReplaceOne
 
-from catalog_svc.adapters.mongo import Collection, Document, operation
+from catalog_svc.adapters.mongo import Collection, Document, operation, parts
 from catalog_svc.adapters.mongo_documents import product_fields, stored_from
 from catalog_svc.application.ports import Saved, Shelf
 from catalog_svc.domain.product import ProductEvent, Stored, identity
 from chassis.errors import Unavailable
 
 _DAY = 24 * 60 * 60
-_LOOKUP = 100
 
 INDEXES = (
     # holders, and the end of a trial.
@@ -43,7 +42,7 @@ class MongoTrial:
         below = await self._below.holders(skus)
         replaced = await self._saved(list({*below.values()}))
         found = {sku: holder for sku, holder in below.items() if holder not in replaced}
-        for part in _parts(skus):
+        for part in parts(skus):
             query = {"trial": self._trial, "skus": {"$in": part}}
             async with operation():
                 documents = await self._trials.find(query, {"skus": 1}).to_list(None)
@@ -70,7 +69,7 @@ class MongoTrial:
 
     async def _saved(self, product_ids: Sequence[str]) -> dict[str, Stored]:
         found: dict[str, Stored] = {}
-        for part in _parts(product_ids):
+        for part in parts(product_ids):
             query = {"_id": {"$in": [self._key(product_id) for product_id in part]}}
             async with operation():
                 documents = await self._trials.find(query).to_list(None)
@@ -79,7 +78,3 @@ class MongoTrial:
 
     def _key(self, product_id: str) -> Document:
         return {"trial": self._trial, "product_id": product_id}
-
-
-def _parts(keys: Sequence[str]) -> list[list[str]]:
-    return [list(keys[start : start + _LOOKUP]) for start in range(0, len(keys), _LOOKUP)]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from catalog_svc.application.ports import Saved, Shelf, Taxonomy
+from catalog_svc.application.ports import Categories, Saved, Shelf, Taxonomy
 from catalog_svc.application.products import ATTEMPTS
 from catalog_svc.application.references import References
 from catalog_svc.application.taxonomy import category_for_path
@@ -77,66 +77,52 @@ class Importer:
         Raises errors.Unavailable where the store can't be reached; the rows may then be stored or not, and can be sent
         again.
         """
-        checked = await self._checked(rows)
+        checked, places = await self._checked(rows), _Places(self.taxonomy, self.clock, self.new_id)
         answers = [_rejected(row, row.violations) for row in checked if row.violations]
         todo: Sequence[Row] = [row for row in checked if not row.violations]
         patience = ATTEMPTS
         while todo:
             round_, later = _before_a_repetition(todo)
-            answered, again = await self._round(round_)
+            answered, overtaken, waiting = await self._round(round_, places)
             answers += answered
             patience = ATTEMPTS if answered else patience - 1
             if not patience:
                 fault = Violation("product_id", "is being changed by others all the time; send the row again later")
-                answers += [_rejected(row, [fault]) for row in again]
-                again, patience = [], ATTEMPTS
-            todo = [*again, *later]
+                answers += [_rejected(row, [fault]) for row in overtaken]
+                overtaken, patience = [], ATTEMPTS
+            todo = [*overtaken, *waiting, *later]
         return answers
 
     async def _checked(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows with their categories and with what is wrong with these and with the attributes."""
+        """The rows with what is wrong with the categories and types that they name by id, and with their attributes."""
         references = await References.of([row.details for row in rows if not row.violations], self.taxonomy)
-        checked = [
-            row if row.violations else replace(row, violations=references.violations(row.details)) for row in rows
-        ]
-        if not any(row.category_path and not row.violations for row in checked):
-            return checked
-        tree = await self.taxonomy.tree()
-        placed = []
-        for row in checked:
-            row, tree = await self._placed(row, tree)
-            placed.append(row)
-        return placed
+        return [row if row.violations else replace(row, violations=references.violations(row.details)) for row in rows]
 
-    async def _placed(self, row: Row, tree: Tree) -> tuple[Row, Tree]:
-        """The row in the category that its path names, and the tree with it."""
-        if row.violations or not (path := row.category_path):
-            return row, tree
-        category_id = tree.find(path)
-        if not category_id:
-            if not row.create_category:
-                return _faulty(row, f"there is no category {' > '.join(path)}"), tree
-            if row.validate_only:
-                # The same for each row of it, and no category's.
-                return replace(row, details=replace(row.details, category_id=f"{NEW} {' > '.join(path)}")), tree
-            try:
-                tree, category_id = await category_for_path(
-                    path, tree, categories=self.taxonomy, clock=self.clock, new_id=self.new_id
-                )
-            except (Aborted, ResourceExhausted) as error:
-                return _faulty(row, str(error)), tree
-        return replace(row, details=replace(row.details, category_id=category_id)), tree
-
-    async def _round(self, rows: Sequence[Row]) -> tuple[list[Answer], list[Row]]:
-        """The answers to rows of different products, all validated or all stored, and the rows that others overtook."""
+    async def _round(self, rows: Sequence[Row], places: "_Places") -> tuple[list[Answer], list[Row], list[Row]]:
+        """The answers to rows of different products, all validated or all stored; the rows that others overtook; and
+        those that wait for what becomes of rows before them."""
         shelf = self.trial if rows[0].validate_only else self.products
         stored = await shelf.get([row.product_id for row in rows])
         holders = await self._holders(rows, stored, shelf)
+        undecided: set[str] = set()
         answers: list[Answer] = []
+        waiting: list[Row] = []
         writes: list[tuple[Row, ProductCreated | ProductUpdated]] = []
         for row in rows:
-            if taken := _taken(row, holders):
-                answers.append(_rejected(row, taken))
+            others = {holders.get(sku, row.product_id) for sku in row.details.skus} - {row.product_id}
+            if others and others <= undecided:
+                # It stands in the way of those after it as if it was stored, and what it would free isn't free.
+                holders = {**dict.fromkeys(row.details.skus, row.product_id), **holders}
+                undecided.add(row.product_id)
+                waiting.append(row)
+                continue
+            if faults := [*_taken(row, holders), *await places.faults(row)]:
+                answers.append(_rejected(row, faults))
+                continue
+            try:
+                row = await places.placed(row)
+            except (Aborted, ResourceExhausted) as error:
+                answers.append(_rejected(row, [_misplaced(str(error))]))
                 continue
             before = stored.get(row.product_id)
             event = self._event(row, before)
@@ -144,8 +130,9 @@ class Importer:
                 answers.append(Answer(row.number, Outcome.UNCHANGED, row.product_id))
                 continue
             _claim(row, before, holders)
+            undecided.add(row.product_id)
             writes.append((row, event))
-        again: list[Row] = []
+        overtaken: list[Row] = []
         outcomes = await shelf.save([event for _, event in writes]) if writes else ()
         for (row, event), outcome in zip(writes, outcomes, strict=True):
             match outcome:
@@ -155,8 +142,8 @@ class Importer:
                     fault = Violation("product_id", "earlier changes still wait to be published; send it again later")
                     answers.append(_rejected(row, [fault]))
                 case Saved.STALE | Saved.SKU_TAKEN:
-                    again.append(row)
-        return answers, again
+                    overtaken.append(row)
+        return answers, overtaken, waiting
 
     async def _holders(self, rows: Iterable[Row], stored: Mapping[str, Stored], shelf: Shelf) -> dict[str, str]:
         """Which product has each SKU of the rows and of what they replace."""
@@ -176,6 +163,43 @@ class Importer:
         if isinstance(before, Product):
             return revise(before, row.details, etag=etag, now=now, by=self.by)
         return create(before, row.product_id, row.details, etag=etag, now=now, by=self.by)
+
+
+class _Places:
+    """The categories of a batch's rows, found by their paths in a tree that is read once. Missing ones are made for
+    rows that are about to be stored alone: a category can't be deleted."""
+
+    def __init__(self, categories: Categories, clock: Clock, new_id: NewId):
+        self._categories = categories
+        self._clock = clock
+        self._new_id = new_id
+        self._tree: Tree | None = None
+
+    async def faults(self, row: Row) -> list[Violation]:
+        path = row.category_path
+        if not path or row.create_category or (await self._read()).find(path):
+            return []
+        return [_misplaced(f"there is no category {' > '.join(path)}")]
+
+    async def placed(self, row: Row) -> Row:
+        """The row in the category that its path names. Raises Aborted, ResourceExhausted."""
+        if not (path := row.category_path):
+            return row
+        tree = await self._read()
+        category_id = tree.find(path)
+        if not category_id and row.validate_only:
+            # The same for each row of it, and no category's.
+            category_id = f"{NEW} {' > '.join(path)}"
+        elif not category_id:
+            self._tree, category_id = await category_for_path(
+                path, tree, categories=self._categories, clock=self._clock, new_id=self._new_id
+            )
+        return replace(row, details=replace(row.details, category_id=category_id))
+
+    async def _read(self) -> Tree:
+        if self._tree is None:
+            self._tree = await self._categories.tree()
+        return self._tree
 
 
 def _before_a_repetition(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
@@ -209,8 +233,8 @@ def _done(row: Row, event: ProductCreated | ProductUpdated) -> Answer:
     return Answer(row.number, outcome, row.product_id)
 
 
-def _faulty(row: Row, description: str) -> Row:
-    return replace(row, violations=[Violation("category_path", description)])
+def _misplaced(description: str) -> Violation:
+    return Violation("category_path", description)
 
 
 def _rejected(row: Row, violations: Sequence[Violation]) -> Answer:

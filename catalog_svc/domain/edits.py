@@ -5,7 +5,8 @@
     variants.SKU            one variant
     variants.SKU.price      one field of a variant
 
-A name or SKU that holds a dot stands between backticks: attributes.`size.inner`. What a path names and the new values
+A name or SKU that holds a dot or a backtick stands between backticks, and its own are doubled: attributes.`size.inner`,
+attributes.`a``b`. What a path names and the new values
 don't have is removed.
 """
 
@@ -17,7 +18,7 @@ from catalog_svc.domain.product import FIELDS, VARIANT_FIELDS, Details, Variant
 from catalog_svc.domain.rules import attribute_path
 from chassis.errors import Violation
 
-_PART = re.compile(r"`([^`]+)`|([^.`]+)")
+_PART = re.compile(r"`((?:[^`]|``)+)`|([^.`]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def parse(path: str) -> Edit:
     parts: list[str] = []
     position = 0
     while match := _PART.match(path, position):
-        parts.append(match[1] or match[2])
+        parts.append(match[2] or match[1].replace("``", "`"))
         position = match.end() + 1
         if match.end() == len(path) or path[match.end()] != ".":
             break

@@ -227,4 +227,4 @@ def _variant_differences(before: Details, after: Details) -> list[str]:
 
 def quoted(key: str) -> str:
     """`key` as a part of a path."""
-    return f"`{key}`" if "." in key or "`" in key else key
+    return f"`{key.replace('`', '``')}`" if "." in key or "`" in key else key

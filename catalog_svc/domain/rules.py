@@ -104,7 +104,9 @@ def _attributes(details: Details) -> Iterator[Violation]:
     for name, value in details.attributes.items():
         path = attribute_path(name)
         if not _is_name(name, MAX_ATTRIBUTE_NAME):
-            yield Violation(path, f"the name must have 1 to {MAX_ATTRIBUTE_NAME} printable characters")
+            yield Violation(
+                path, f"the name must have 1 to {MAX_ATTRIBUTE_NAME} printable characters, no space at its ends"
+            )
         elif isinstance(value, str):
             yield from text(value, path, MAX_ATTRIBUTE_TEXT, lines=True)
         elif not isfinite(value):
@@ -156,7 +158,10 @@ def _options(options: Mapping[str, str], path: str) -> Iterator[Violation]:
         return
     for name, value in options.items():
         if not _is_name(name, MAX_OPTION_NAME):
-            yield Violation(f'{path}["{name[:40]}"]', f"the name must have 1 to {MAX_OPTION_NAME} printable characters")
+            yield Violation(
+                f'{path}["{name[:40]}"]',
+                f"the name must have 1 to {MAX_OPTION_NAME} printable characters, no space at its ends",
+            )
         else:
             yield from text(value, f'{path}["{name}"]', MAX_OPTION, required=True)
 
@@ -207,9 +212,12 @@ _RULES = {
 
 
 def text(text: str, path: str, maximum: int, *, required: bool = False, lines: bool = False) -> Iterator[Violation]:
-    """`lines`: it may have line breaks and tabs."""
+    """`lines`: it is written rather than named, and may have line breaks, tabs and space around it. Of names, two that
+    differ by that alone would look the same."""
     if required and not text.strip():
         yield Violation(path, "is required")
+    elif not lines and text != text.strip():
+        yield Violation(path, "must not begin or end with white space")
     elif len(text) > maximum:
         yield Violation(path, f"has {len(text):,} characters, over {maximum:,}")
     elif not printable(text.translate(_LAYOUT) if lines else text):
@@ -217,7 +225,7 @@ def text(text: str, path: str, maximum: int, *, required: bool = False, lines: b
 
 
 def _is_name(text: str, maximum: int) -> bool:
-    return bool(text.strip()) and len(text) <= maximum and printable(text)
+    return bool(text) and text == text.strip() and len(text) <= maximum and printable(text)
 
 
 def at_most(items: Sequence[object], path: str, maximum: int) -> Iterator[Violation]:

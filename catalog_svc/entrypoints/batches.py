@@ -1,44 +1,46 @@
 """A stream taken up in batches, as large as what came while the batch before was worked on."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from enum import Enum
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-class _End(Enum):
-    END = 0
-
-
-async def batches(items: AsyncIterator[T], size: int) -> AsyncGenerator[list[T], None]:
-    """All `items` in order: what has come by now, at least one and at most `size`; no more than `size` are waiting,
-    then the sender has to. Raises what `items` raises, after what came before."""
-    queue: asyncio.Queue[T | _End] = asyncio.Queue(size)
+async def batches(
+    items: AsyncIterator[T], size: int, most_bytes: int, bytes_of: Callable[[T], int]
+) -> AsyncGenerator[list[T], None]:
+    """All `items` in order: what has come by now, at least one, at most `size`, and more than one only if they have
+    `most_bytes` together at most. No more than that are waiting, then the sender has to. Raises what `items` raises,
+    after what came before."""
+    waiting: deque[T] = deque()
+    held = 0
+    came, went = asyncio.Event(), asyncio.Event()
 
     async def read() -> None:
+        nonlocal held
         async for item in items:
-            await queue.put(item)
-
-    def ended(_: object) -> None:
-        # Whoever waits for an empty queue is woken; a full one is emptied first anyway.
-        if not queue.full():
-            queue.put_nowait(_End.END)
+            length = bytes_of(item)
+            while waiting and (len(waiting) == size or held + length > most_bytes):
+                went.clear()
+                await went.wait()
+            waiting.append(item)
+            held += length
+            came.set()
 
     reader = asyncio.create_task(read())
-    reader.add_done_callback(ended)
+    reader.add_done_callback(lambda _: came.set())
     try:
-        while not (reader.done() and queue.empty()):
-            batch: list[T] = []
-            item = await queue.get()
-            while not isinstance(item, _End):
-                batch.append(item)
-                if queue.empty() or len(batch) == size:
-                    break
-                item = queue.get_nowait()
-            if batch:
+        while waiting or not reader.done():
+            if waiting:
+                batch, held = list(waiting), 0
+                waiting.clear()
+                went.set()
                 yield batch
+            else:
+                came.clear()
+                await came.wait()
         reader.result()
     finally:
         reader.cancel()

@@ -35,7 +35,7 @@ from chassis.clock import Clock
 from chassis.consistency import METADATA, ConsistencyToken
 from chassis.errors import InvalidArgument, ResourceExhausted, Violation
 from chassis.ids import NewId
-from chassis.rpc.paging import PageToken, asked_page, fingerprint
+from chassis.rpc.paging import PageToken, asked_page, fingerprint, number_in, text_in
 from chassis.rpc.validation import Validator
 
 M = TypeVar("M", bound=Message)
@@ -43,9 +43,13 @@ M = TypeVar("M", bound=Message)
 MAX_PRODUCTS = 500
 MAX_SKUS = 2_000
 IMPORT_BATCH = 300
+# What the store takes well within the time of one operation, and a replica holds of each import.
+_IMPORT_BYTES = 8_000_000
 # What gRPC clients take by default is 4 MiB.
 _ANSWER_BYTES = 4_000_000
 _CHUNK_BYTES = 1_000_000
+# Of one row, whose answer has to fit as well.
+_MAX_FAULTS = 2_000
 
 _OUTCOMES = {
     Outcome.CREATED: messages.IMPORT_OUTCOME_CREATED,
@@ -62,7 +66,7 @@ _ORDERS = {
 
 
 class CatalogServicer(CatalogServiceServicer):
-    """`token_key` signs the consistency tokens that writes are answered with."""
+    """`token_key` signs the tokens of pages and streams, and the consistency tokens that writes are answered with."""
 
     def __init__(self, *, products: Products, taxonomy: Taxonomy, clock: Clock, new_id: NewId, token_key: str):
         self._products = products
@@ -138,7 +142,7 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListProducts(
         self, request: messages.ListProductsRequest, context: Context
     ) -> messages.ListProductsResponse:
-        question, size, after = _question(request)
+        question, size, after = _question(request, self._token_key)
         page, more = await use_cases.list_products(
             question, after, size, products=self._products, taxonomy=self._taxonomy
         )
@@ -146,7 +150,7 @@ class CatalogServicer(CatalogServiceServicer):
         fitting = next(_chunks(map(product_message, page), _ANSWER_BYTES), [])
         token = ""
         if more or len(fitting) < len(page):
-            token = _token(page[len(fitting) - 1], fingerprint(request))
+            token = _token(page[len(fitting) - 1], fingerprint(request), self._token_key)
         return messages.ListProductsResponse(products=fitting, next_page_token=token)
 
     async def BatchGetVariants(
@@ -163,25 +167,27 @@ class CatalogServicer(CatalogServiceServicer):
     ) -> AsyncIterator[messages.StreamProductsResponse]:
         made_for = f"stream {request.include_deleted}"
         try:
-            after = str(PageToken.decode(request.resume_token, made_for).get("after", ""))
-        except InvalidArgument as error:
+            position = PageToken.decode(request.resume_token, made_for, self._token_key)
+            after = text_in(position, "after") if position else ""
+        except (InvalidArgument, KeyError, TypeError, ValueError) as error:
             fault = Violation("resume_token", "is not a token of an earlier stream of the same request")
             raise InvalidArgument([fault]) from error
         async with aclosing(self._products.stream(include_deleted=request.include_deleted, after=after)) as stream:
             async for stored in stream:
                 for states in _chunks(map(state_message, stored), _CHUNK_BYTES):
-                    token = PageToken.encode({"after": states[-1].product.product_id}, made_for)
+                    token = PageToken.encode({"after": states[-1].product.product_id}, made_for, self._token_key)
                     yield messages.StreamProductsResponse(states=states, resume_token=token)
 
     async def ImportProducts(
         self, request_iterator: AsyncIterator[messages.ImportProductsRequest], context: Context
     ) -> AsyncIterator[messages.ImportProductsResponse]:
-        rows = (_row(request) async for request in request_iterator)
-        async with self._products.trial() as trial, aclosing(batches(rows, IMPORT_BATCH)) as taken:
+        requests = batches(request_iterator, IMPORT_BATCH, _IMPORT_BYTES, messages.ImportProductsRequest.ByteSize)
+        async with self._products.trial() as trial, aclosing(requests) as taken:
             importer = Importer(self._products, trial, self._taxonomy, self._clock, self._new_id, actor(context))
             async for batch in taken:
-                answers = await importer.store(batch)
-                yield messages.ImportProductsResponse(results=map(_import_result, answers))
+                answers = await importer.store([_row(request) for request in batch])
+                for results in _chunks(map(_import_result, answers), _CHUNK_BYTES):
+                    yield messages.ImportProductsResponse(results=results)
 
 
 def _read(given: product_pb2.Product) -> tuple[Details, list[Violation]]:
@@ -198,7 +204,7 @@ def _request(request: messages.CreateProductRequest) -> Request | None:
     if not request.request_id:
         return None
     asked = request.product.SerializeToString(deterministic=True)
-    return Request(request.request_id.lower(), sha256(asked).hexdigest())
+    return Request(request.request_id, sha256(asked).hexdigest())
 
 
 def _edits(request: messages.UpdateProductRequest, validator: Validator) -> list[Edit]:
@@ -218,12 +224,12 @@ def _edits(request: messages.UpdateProductRequest, validator: Validator) -> list
     return edits
 
 
-def _question(request: messages.ListProductsRequest) -> tuple[Question, int, Position | None]:
+def _question(request: messages.ListProductsRequest, token_key: str) -> tuple[Question, int, Position | None]:
     """What is asked, how many of it, and where the earlier page ended. Raises InvalidArgument."""
     validator, wanted = Validator(request), request.filter
     validator.check(not wanted.status or wanted.status in STATUS_OF, "filter.status", "is not a known status")
     validator.check(request.order in _ORDERS, "order", "is not a known order")
-    size, after = asked_page(request, validator, _position)
+    size, after = asked_page(request, validator, _position, key=token_key)
     since = None
     if wanted.HasField("updated_since"):
         since = _moment(wanted.updated_since)
@@ -249,13 +255,13 @@ def _moment(message: Timestamp) -> datetime | None:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _token(last: Product, made_for: str) -> str:
+def _token(last: Product, made_for: str, key: str) -> str:
     at = (last.update_time - _EPOCH) // timedelta(milliseconds=1)
-    return PageToken.encode({"after": last.product_id, "at": at}, made_for)
+    return PageToken.encode({"after": last.product_id, "at": at}, made_for, key)
 
 
 def _position(token: Mapping[str, str | int]) -> Position:
-    return Position(str(token["after"]), _EPOCH + timedelta(milliseconds=int(token["at"])))
+    return Position(text_in(token, "after"), _EPOCH + timedelta(milliseconds=number_in(token, "at")))
 
 
 def _row(request: messages.ImportProductsRequest) -> Row:
@@ -278,13 +284,14 @@ def _row(request: messages.ImportProductsRequest) -> Row:
 
 
 def _import_result(answer: Answer) -> messages.ImportResult:
+    told = [*answer.violations[:_MAX_FAULTS]]
+    if more := len(answer.violations) - len(told):
+        told.append(Violation("", f"and {more:,} more"))
     return messages.ImportResult(
         row=answer.row,
         product_id=answer.product_id,
         outcome=_OUTCOMES[answer.outcome],
-        violations=[
-            messages.ImportViolation(field=fault.field, description=fault.description) for fault in answer.violations
-        ],
+        violations=[messages.ImportViolation(field=fault.field, description=fault.description) for fault in told],
     )
 
 

@@ -19,15 +19,18 @@ from chassis.clock import Clock
 from chassis.errors import InvalidArgument
 from chassis.ids import NewId
 from chassis.rpc.mask import masked_paths
-from chassis.rpc.paging import PageToken, asked_page, fingerprint
+from chassis.rpc.paging import PageToken, asked_page, fingerprint, text_in
 from chassis.rpc.validation import Validator
 
 
 class TaxonomyServicer(TaxonomyServiceServicer):
-    def __init__(self, *, taxonomy: Taxonomy, clock: Clock, new_id: NewId):
+    """`token_key` signs the tokens of pages."""
+
+    def __init__(self, *, taxonomy: Taxonomy, clock: Clock, new_id: NewId, token_key: str):
         self._taxonomy = taxonomy
         self._clock = clock
         self._new_id = new_id
+        self._token_key = token_key
 
     async def CreateCategory(self, request: messages.CreateCategoryRequest, context: Context) -> category_pb2.Category:
         validator, given = Validator(request), request.category
@@ -74,7 +77,7 @@ class TaxonomyServicer(TaxonomyServiceServicer):
         self, request: messages.ListCategoriesRequest, context: Context
     ) -> messages.ListCategoriesResponse:
         validator = Validator(request)
-        size, after = asked_page(request, validator, _path_after)
+        size, after = asked_page(request, validator, _path_after, key=self._token_key)
         validator.done()
         tree = await self._taxonomy.tree()
         if request.ancestor_id:
@@ -87,7 +90,7 @@ class TaxonomyServicer(TaxonomyServiceServicer):
         following = ""
         if len(listed) > size:
             following = PageToken.encode(
-                {f"{depth}": name for depth, name in enumerate(page[-1][0])}, fingerprint(request)
+                {f"{depth}": name for depth, name in enumerate(page[-1][0])}, fingerprint(request), self._token_key
             )
         found = [category_message(category, path) for path, category in page]
         return messages.ListCategoriesResponse(categories=found, next_page_token=following)
@@ -145,17 +148,22 @@ class TaxonomyServicer(TaxonomyServiceServicer):
         self, request: messages.ListProductTypesRequest, context: Context
     ) -> messages.ListProductTypesResponse:
         validator = Validator(request)
-        size, after = asked_page(request, validator, lambda token: str(token["after"]))
+        size, after = asked_page(request, validator, _id_after, key=self._token_key)
         validator.done()
         found = await self._taxonomy.type_page(after or "", size + 1)
         token = ""
         if len(found) > size:
-            token = PageToken.encode({"after": found[size - 1].product_type_id}, fingerprint(request))
+            last = {"after": found[size - 1].product_type_id}
+            token = PageToken.encode(last, fingerprint(request), self._token_key)
         return messages.ListProductTypesResponse(product_types=map(type_message, found[:size]), next_page_token=token)
 
 
 def _path_after(token: Mapping[str, str | int]) -> tuple[str, ...]:
-    return tuple(str(token[f"{depth}"]) for depth in range(len(token)))
+    return tuple(text_in(token, f"{depth}") for depth in range(len(token)))
+
+
+def _id_after(token: Mapping[str, str | int]) -> str:
+    return text_in(token, "after")
 
 
 def _masked(mask: FieldMask, given: Message, allowed: tuple[str, ...], validator: Validator) -> list[str]:

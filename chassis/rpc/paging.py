@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from chassis.errors import InvalidArgument, Violation
+from chassis.ids import printable
 from chassis.rpc.validation import Validator
 from chassis.signing import sign, signed
 
@@ -51,6 +52,22 @@ def fingerprint(request: Message) -> str:
     question.ClearField("page_token")
     bytes_ = question.SerializeToString(deterministic=True)
     return blake2b(bytes_, digest_size=16, person=b"page").hexdigest()
+
+
+def text_in(position: Position, name: str) -> str:
+    """Raises KeyError, ValueError for what no store could hold."""
+    value = position[name]
+    if not isinstance(value, str) or not printable(value):
+        raise ValueError(name)
+    return value
+
+
+def number_in(position: Position, name: str, limit: int = 2**63) -> int:
+    """A number from -`limit` to below it. Raises KeyError, ValueError."""
+    value = position[name]
+    if not isinstance(value, int) or not -limit <= value < limit:
+        raise ValueError(name)
+    return value
 
 
 class PageToken:

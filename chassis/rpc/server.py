@@ -27,6 +27,8 @@ LIVENESS = "liveness"
 # Seconds after which a client is asked for another connection, for which it looks the addresses up again: so it finds
 # servers that came later. Calls under way go on, and open-ended ones are cut off after the grace, to be taken up anew.
 CONNECTION_AGE = 300.0
+# What the library takes by default: a message over it ends its call before the service sees it.
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _CONNECTION_GRACE = 3600.0
 _OPTIONS = (
     # Two servers must not share a port unnoticed.
@@ -61,13 +63,25 @@ class RpcServer:
     restart what waits for an engine.
     """
 
-    def __init__(self, service: str, servicers: Sequence[Servicer], *, tracing: Tracing, metrics: Metrics):
+    def __init__(
+        self,
+        service: str,
+        servicers: Sequence[Servicer],
+        *,
+        tracing: Tracing,
+        metrics: Metrics,
+        max_request_bytes: int = MAX_REQUEST_BYTES,
+    ):
         self._interceptor = AroundInterceptor(
             [errors_as_status, TelemetryAround(service, tracing, metrics), deadline_required]
         )
         # The library spreads the age by a tenth, so that clients don't come back all at once.
         ages = (("max_connection_age_ms", CONNECTION_AGE), ("max_connection_age_grace_ms", _CONNECTION_GRACE))
-        options = (*_OPTIONS, *((f"grpc.{name}", int(seconds * 1000)) for name, seconds in ages))
+        options = (
+            *_OPTIONS,
+            ("grpc.max_receive_message_length", max_request_bytes),
+            *((f"grpc.{name}", int(seconds * 1000)) for name, seconds in ages),
+        )
         self._server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         self._health = HealthServicer()
         self._names = [servicer.name for servicer in servicers]

@@ -2,7 +2,8 @@
 
 `google.api.field_behavior` REQUIRED: the field is set. A number or enum without presence counts as set when it
 isn't 0, so a field whose 0 means something is declared `optional` or not required.
-`google.api.field_info` format UUID4: a UUID of any version, where there is a value.
+`google.api.field_info` format UUID4: a UUID of any version, where there is a value. It is in the request in lower case
+from then on: a UUID is the same in either case, and a text isn't.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -72,6 +73,10 @@ def _walk(message: Message, prefix: str, shallow: frozenset[str] = frozenset()) 
             continue
         if rule.name in shallow:
             continue
+        if rule.uuid and rule.repeated:
+            value[:] = [item.lower() for item in value]
+        elif rule.uuid:
+            setattr(message, rule.name, value := value.lower())
         if rule.map:
             items = [(f'{path}["{key}"]', value[key]) for key in value]
         elif rule.repeated:

@@ -47,7 +47,7 @@ async def adjust_stock(
     Raises NotFound for a location that doesn't exist, FailedPrecondition if one would have less than is reserved
     there, AlreadyExists for an id used before.
     """
-    digest = _digest(kind, sorted((a.sku, a.location, a.delta) for a in adjustments))
+    digest = _digest(kind, sorted((a.sku, a.location, a.delta, a.reason) for a in adjustments))
     skus, places = _ordered(a.sku for a in adjustments), {a.location for a in adjustments}
     return await _change(
         skus, places, request_id, digest, lambda levels: adjust(levels, adjustments, request_id, kind), warehouse

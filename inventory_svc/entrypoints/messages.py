@@ -6,6 +6,7 @@ from google.protobuf.message import Message
 from polymart.inventory.v1.commands_pb2 import CommitStock, ReleaseStock, ReserveStock, RestockStock
 
 from chassis.errors import InvalidArgument, Violation
+from chassis.ids import printable
 from chassis.messaging.envelope import Envelope
 from chassis.messaging.subscription import Handler
 from chassis.postgres import Transaction
@@ -51,9 +52,14 @@ def _command(payload: Message) -> Command:
 
 
 def _named(order_id: str) -> str:
-    if not order_id:
-        raise InvalidArgument([Violation("order_id", "is required")])
+    if violations := _id_violations(order_id):
+        raise InvalidArgument(violations)
     return order_id
+
+
+def _id_violations(order_id: str) -> list[Violation]:
+    # No store takes a NUL, however often it is tried.
+    return [] if order_id and printable(order_id) else [Violation("order_id", "must be given, and printable")]
 
 
 def _lines(message: ReserveStock | RestockStock) -> tuple[Line, ...]:
@@ -61,13 +67,15 @@ def _lines(message: ReserveStock | RestockStock) -> tuple[Line, ...]:
 
 
 def _check(message: ReserveStock | RestockStock) -> None:
-    violations = [] if message.order_id else [Violation("order_id", "is required")]
-    if isinstance(message, RestockStock) and not 0 < len(message.operation_id) <= _LONGEST_ID:
-        violations.append(Violation("operation_id", f"must be 1 to {_LONGEST_ID} characters"))
+    violations = _id_violations(message.order_id)
+    if isinstance(message, RestockStock):
+        fine = 0 < len(message.operation_id) <= _LONGEST_ID and printable(message.operation_id)
+        if not fine:
+            violations.append(Violation("operation_id", f"must be 1 to {_LONGEST_ID} printable characters"))
     seen: set[str] = set()
     for index, line in enumerate(message.lines):
-        if not line.sku or line.sku in seen:
-            violations.append(Violation(f"lines[{index}].sku", "must be given, and each SKU once"))
+        if not line.sku or line.sku in seen or not printable(line.sku):
+            violations.append(Violation(f"lines[{index}].sku", "must be given, printable, and each SKU once"))
         if line.quantity < 1:
             violations.append(Violation(f"lines[{index}].quantity", "must be over 0"))
         seen.add(line.sku)

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 
 from polymart.inventory.v1 import inventory_service_pb2 as pb
 
-from chassis.ids import printable
-from chassis.rpc.paging import PageToken, Position, fingerprint
+from chassis.rpc.paging import PageToken, Position, fingerprint, number_in, text_in
 from inventory_svc.application.ports import Entry, Reservation
 from inventory_svc.domain.locations import Location
 
@@ -17,15 +16,15 @@ MOST_ALLOCATIONS = 10_000
 
 
 def reservation_position(at: Position) -> tuple[datetime, str]:
-    return datetime.fromisoformat(_text(at["at"])).astimezone(UTC), _text(at["order"])
+    return datetime.fromisoformat(text_in(at, "at")).astimezone(UTC), text_in(at, "order")
 
 
 def movement_position(at: Position) -> int:
-    return _number(at["below"], 2**63)
+    return number_in(at, "below", 2**63)
 
 
 def location_position(at: Position) -> tuple[int, str]:
-    return _number(at["priority"], 2**31), _text(at["id"])
+    return number_in(at, "priority", 2**31), text_in(at, "id")
 
 
 def reservations_page(
@@ -58,15 +57,3 @@ def locations_page(
 
 def _token(request: Request, last: Position, *, more: bool) -> str:
     return PageToken.encode(last, fingerprint(request)) if more else ""
-
-
-def _text(value: str | int) -> str:
-    if not isinstance(value, str) or not printable(value):
-        raise ValueError
-    return value
-
-
-def _number(value: str | int, limit: int) -> int:
-    if not isinstance(value, int) or not -limit <= value < limit:
-        raise ValueError
-    return value

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from uuid import UUID
 
 import grpc
 from polymart.notification.v1.notification_pb2 import Notification
@@ -41,8 +40,7 @@ class NotificationServicer(NotificationServiceServicer):
 
     async def GetNotification(self, request: GetNotificationRequest, context: Context) -> Notification:
         Validator(request).done()
-        key = _canonical(request.notification_id)
-        return to_proto(await get_notification(key, notifications=self._notifications))
+        return to_proto(await get_notification(request.notification_id, notifications=self._notifications))
 
     async def ListNotifications(self, request: ListNotificationsRequest, context: Context) -> ListNotificationsResponse:
         validator = Validator(request)
@@ -73,7 +71,7 @@ class NotificationServicer(NotificationServiceServicer):
         validator.done()
         marked = await mark_read(
             request.customer_id,
-            list(map(_canonical, ids)),
+            list(ids),
             notifications=self._notifications,
             clock=self._clock,
         )
@@ -95,8 +93,9 @@ class NotificationServicer(NotificationServiceServicer):
 
     async def RetryNotification(self, request: RetryNotificationRequest, context: Context) -> Notification:
         Validator(request).done()
-        key = _canonical(request.notification_id)
-        return to_proto(await retry_notification(key, notifications=self._notifications, clock=self._clock))
+        return to_proto(
+            await retry_notification(request.notification_id, notifications=self._notifications, clock=self._clock)
+        )
 
 
 def _token(position: Position) -> dict[str, str | int]:
@@ -108,7 +107,3 @@ def _position(token: Mapping[str, object]) -> Position:
     if not is_uuid(key):
         raise ValueError(key)
     return Position(datetime.fromisoformat(str(token["time"])), key)
-
-
-def _canonical(uuid: str) -> str:
-    return str(UUID(uuid))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from polymart.catalog.v1 import events_pb2
 
 from catalog_svc.adapters.memory import MemoryProducts
-from catalog_svc.adapters.mongo import Mongo
-from catalog_svc.adapters.mongo_products import MAX_UNSENT, MongoProducts
+from catalog_svc.adapters.mongo import MAX_UNSENT, Mongo
+from catalog_svc.adapters.mongo_products import MongoProducts
 from catalog_svc.application.ports import MAX_REVISIONS, Filter, Order, Position, Requested, Saved
 from catalog_svc.domain.product import (
     Details,
@@ -35,6 +35,7 @@ from chassis.ids import uuid7
 from chassis.messaging.envelope import Envelope
 from chassis.money import Money
 from tests.conftest import free_port
+from tests.contract.recorder import Recorder
 from tests.unit.catalog import strategies as some
 
 Store = MemoryProducts | MongoProducts
@@ -415,6 +416,14 @@ async def test_a_document_holds_a_limited_number_of_unsent_messages(mongo: Mongo
     assert await mongo.save([one_more]) == [Saved.SAVED]
     assert len(await unsent(mongo)) == 1
     assert isinstance((await unsent(mongo))[0][1], events_pb2.ProductUpdated)
+
+
+async def test_a_stream_holds_no_cursor_while_its_reader_rests(mongo: MongoProducts, recorder: Recorder) -> None:
+    await mongo.save([new(f"p{n:03}", f"s{n}") for n in range(450)])
+    sizes = [len(batch) async for batch in mongo.stream()]
+    assert sizes == [200, 200, 50]
+    finds = [c for _, c in recorder.commands if c.get("find") == "products"]
+    assert [c["limit"] for c in finds] == [200] * 3
 
 
 async def test_a_store_that_cannot_be_reached_is_unavailable() -> None:

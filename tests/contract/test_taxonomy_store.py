@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from catalog_svc.adapters.memory import MemoryTaxonomy
-from catalog_svc.adapters.mongo import Mongo
-from catalog_svc.adapters.mongo_taxonomy import MAX_UNSENT, MongoTaxonomy
+from catalog_svc.adapters.mongo import MAX_UNSENT, Mongo
+from catalog_svc.adapters.mongo_taxonomy import MongoTaxonomy
 from catalog_svc.application.taxonomy import (
     category_for_path,
     create_category,

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
+import grpc
+import pytest
 from google.type.money_pb2 import Money
 from polymart.catalog.v1 import catalog_service_pb2 as messages
-from polymart.catalog.v1.product_pb2 import Product
+from polymart.catalog.v1.product_pb2 import AttributeValue, Product
 
 from ops.importing import ImportReport, import_products, read_products
 from tests.integration.catalog.support import Catalog, product
@@ -37,8 +40,8 @@ LINES: list[tuple[bytes, str]] = [
     (row("n9", price="dear"), "price: 'dear' is not a decimal number"),
     (row("n10", price=True), "price: must be a decimal number, not true or false"),
     (row("n11", currency="euro"), "currency_code must be a three-letter"),
-    (row("n12", description="x" * 5_000_000), "bytes, over 3,000,000"),
-    (row("n13", description="x" * 2_000_000), "description: has 2,000,000 characters, over 20,000"),
+    (row("n12", description="x" * 15_500_000), "bytes, over 15,000,000"),
+    (row("n13", description="x" * 5_000_000), "description: has 5,000,000 characters, over 20,000"),
     (b'{"sku": "n14", "name": "\xff\xfe", "price": "1", "currency": "USD"}', "is not valid UTF-8"),
     (b'{"sku": "n15", "name": "\\ud800", "price": "1", "currency": "USD"}', "name: is not valid UTF-8"),
     (b"[" * 200_000, "is nested too deeply"),
@@ -57,8 +60,16 @@ LINES: list[tuple[bytes, str]] = [
     (json.dumps({**GOOD, "price": None, "product_id": "x", "variants": [{"sku": "v"}, 7]}).encode(),
         "variants[0].price: is missing; variants[1]: must be an object, not a number"),
     (row("n26", name="", price="-1", brand="x" * 201), "name: is missing"),
+    (row(" first"), "product_id: must not begin or end with white space; variants[0].sku: must not begin"),
+    (row("n27", category_path=["Home "]), "category_path[0]: must not begin or end with white space"),
     (row("last", price=14.95, attributes={"a": 1.5, "b": "x", "c": False}, mpn=None, description=None), ""),
 ]  # fmt: skip
+
+
+async def status(call: Coroutine[Any, Any, None]) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await call
+    return failure.value.code().name
 
 
 async def test_bad_rows_of_every_kind_are_told_their_reason_and_the_good_ones_go_in(
@@ -91,7 +102,7 @@ async def test_a_message_that_is_bad_in_itself_is_answered_beside_the_good_ones(
     bad = [
         Product(product_id="x" * 200, name="Mug"),
         product("p", "a", "a"),
-        product("q", description="x" * 2_000_000),
+        product("q", description="x" * 5_000_000),
         product("r", status=77),  # type: ignore[arg-type]
         product("s", tags=["new", "new"]),
     ]
@@ -103,6 +114,41 @@ async def test_a_message_that_is_bad_in_itself_is_answered_beside_the_good_ones(
         4: ["tags[1]"], 5: [], 99: ["category_path"],
     }  # fmt: skip
     assert results[5].outcome == messages.IMPORT_OUTCOME_CREATED
+
+
+async def test_an_import_of_products_as_large_as_they_may_be_goes_in(catalog: Catalog) -> None:
+    text = {f"a{n}": AttributeValue(text="x" * 7_000) for n in range(35)}
+    rows = (messages.ImportProductsRequest(row=n, product=product(f"p{n}", attributes=text)) for n in range(300))
+    results = [r async for a in catalog.stub.ImportProducts(rows, timeout=120) for r in a.results]
+    assert {r.outcome for r in results} == {messages.IMPORT_OUTCOME_CREATED}
+    assert len(results) == 300
+
+
+async def test_a_row_with_a_fault_in_every_corner_has_an_answer_that_a_client_takes(catalog: Catalog) -> None:
+    bad = product("p", *(f"s{n}" for n in range(200)))
+    for variant in bad.variants:
+        variant.eans.extend(["9" * 40] * 200)
+    call = catalog.stub.ImportProducts(iter([messages.ImportProductsRequest(row=1, product=bad)]), timeout=30)
+    (result,) = [r async for answer in call for r in answer.results]
+    assert result.violations[0].field == "variants[0].eans[0]"
+    assert result.violations[-1].description == "and 38,001 more"
+
+
+async def test_what_was_answered_before_a_message_that_is_too_large_is_stored(catalog: Catalog) -> None:
+    answered = asyncio.Event()
+
+    async def rows() -> AsyncIterator[messages.ImportProductsRequest]:
+        yield messages.ImportProductsRequest(row=1, product=product("good"))
+        await answered.wait()
+        yield messages.ImportProductsRequest(row=2, product=product("huge", description="x" * 17 * 1024 * 1024))
+
+    async def imported() -> None:
+        async for answer in catalog.stub.ImportProducts(rows(), timeout=30):
+            assert [(r.row, r.outcome) for r in answer.results] == [(1, messages.IMPORT_OUTCOME_CREATED)]
+            answered.set()
+
+    assert (await status(imported())) == "RESOURCE_EXHAUSTED"
+    assert (await catalog.store.get(["good", "huge"])).keys() == {"good"}
 
 
 async def test_of_two_imports_at_once_that_want_the_same_skus_each_sku_goes_to_one(catalog: Catalog) -> None:

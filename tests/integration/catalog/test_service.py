@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import chain
+from itertools import product as product_of
 
 import grpc
 import pytest
@@ -26,7 +27,9 @@ from chassis.ids import uuid7
 from chassis.messaging.nats import Nats, ensure_topology
 from chassis.messaging.publisher import Publisher
 from chassis.money import Money as Price
-from tests.integration.catalog.support import STREAM, Catalog, events, faults, product, refusal
+from chassis.rpc.paging import fingerprint
+from chassis.signing import sign
+from tests.integration.catalog.support import STREAM, TOKEN_KEY, Catalog, events, faults, product, refusal
 
 LIMIT = 10.0
 
@@ -211,6 +214,22 @@ async def test_pages_batches_and_streams(catalog: Catalog) -> None:
     assert sorted(await streamed(include_deleted=False)) == alive
     remains = (await streamed(include_deleted=True))["p007"]
     assert remains == messages.ProductState(product=Product(product_id="p007", version=2), deleted=True)
+
+
+async def test_a_token_that_the_catalog_never_made_is_refused(catalog: Catalog) -> None:
+    async def begun(token: str) -> None:
+        async for _ in catalog.stub.StreamProducts(messages.StreamProductsRequest(resume_token=token)):
+            return
+
+    await send(catalog, [(1, product("p"))])
+    question = fingerprint(messages.ListProductsRequest())
+    bodies = ('{"after": "\\ud800", "at": 1}', "[1]", '{"after": 7, "at": "x"}', '{"after": "p", "at": 1e300}', "{}")
+    for body, key in product_of(bodies, ("", TOKEN_KEY)):
+        forged = sign(body.encode(), key=key, purpose=question)
+        request = messages.ListProductsRequest(page_token=forged)
+        assert (await refusal(catalog.stub.ListProducts(request, timeout=LIMIT)))[2] == {"page_token"}
+    for body, key in product_of(bodies[:3], ("", TOKEN_KEY)):
+        assert (await refusal(begun(sign(body.encode(), key=key, purpose="stream False"))))[2] == {"resume_token"}
 
 
 async def test_large_products_make_shorter_pages_and_are_refused_in_large_batches(catalog: Catalog) -> None:

@@ -92,6 +92,17 @@ async def test_the_same_call_many_times_at_once_counts_once(stock: InventoryServ
     assert await units(stock, "A") == (5, 0)
 
 
+async def test_a_request_id_sent_again_with_another_reason_is_refused(stock: InventoryServiceStub) -> None:
+    request = AdjustStockRequest(
+        adjustments=[StockAdjustment(sku="A", delta=5, reason="found")], request_id=str(uuid4())
+    )
+    await stock.AdjustStock(request, timeout=5)
+    request.adjustments[0].reason = "returned"
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await stock.AdjustStock(request, timeout=5)
+    assert reason_of(failure.value) == "REQUEST_ID_REUSED"
+
+
 async def test_calls_too_old_to_be_repeated_are_forgotten(stock: InventoryServiceStub, db: asyncpg.Connection) -> None:
     await db.execute(
         "INSERT INTO requests SELECT gen_random_uuid(), '', now() - interval '31 days' FROM generate_series(1, 9)"
@@ -282,6 +293,8 @@ async def test_a_bad_command_holds_up_no_other(stock: InventoryServiceStub, orde
         reserve("good", A=1),
         CommitStock(order_id="never reserved"),
         ReserveStock(order_id="none", lines=[ReservationLine(sku="A", quantity=-5)]),
+        ReserveStock(order_id="nul", lines=[ReservationLine(sku="A\0", quantity=1)]),
+        ReserveStock(order_id="nul\0", lines=[ReservationLine(sku="A", quantity=1)]),
         ReserveStock(order_id="twice", lines=[ReservationLine(sku="A", quantity=1)] * 2),
         RestockStock(order_id="nameless", lines=[ReservationLine(sku="A", quantity=1)]),
         RestockStock(order_id="never took", operation_id="r1", lines=[ReservationLine(sku="A", quantity=1)]),

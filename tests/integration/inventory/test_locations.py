@@ -179,7 +179,10 @@ async def test_a_return_is_put_back_once_and_never_more_than_was_sold(
     await orders.answered(StockCommitted)
 
     request = returned("o", A=2)
-    await asyncio.gather(*(stock.RestockStock(request, timeout=5) for _ in range(10)))
+    shouted = pb.RestockStockRequest()
+    shouted.CopyFrom(request)
+    shouted.request_id = request.request_id.upper()
+    await asyncio.gather(*(stock.RestockStock(r, timeout=5) for r in [request, shouted] * 5))
     assert await units(stock, "A") == (4, 0)
     await orders.answered(StockRestocked, 10)
     told = StockRestocked(order_id="o", operation_id=request.request_id)

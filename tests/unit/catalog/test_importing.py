@@ -112,6 +112,28 @@ async def test_a_product_whose_messages_pile_up_rejects_its_row() -> None:
     assert [answers[n].outcome.name for n in (1, 2)] == ["REJECTED", "CREATED"]
 
 
+async def test_a_sku_whose_first_row_is_refused_goes_to_the_next_that_wants_it() -> None:
+    store = Contested({"p": 1}, Saved.BACKED_UP)
+    answers = await run(store, [row(1, "p", "a"), row(2, "q", "a", "b"), row(3, "r", "b"), row(4, "s", "c")])
+    assert [answers[n].outcome.name for n in (1, 2, 3, 4)] == ["REJECTED", "CREATED", "REJECTED", "CREATED"]
+    assert answers[3].violations == [Violation("variants[0].sku", "'b' belongs to product 'q'")]
+
+
+async def test_rows_that_wait_for_one_that_is_overtaken_all_the_time_are_not_refused_with_it() -> None:
+    answers = await run(Contested({"p": 99}, Saved.STALE), [row(1, "p", "a"), row(2, "q", "a")])
+    assert [answers[n].outcome.name for n in (1, 2)] == ["REJECTED", "CREATED"]
+
+
+async def test_a_row_that_is_rejected_leaves_no_category() -> None:
+    store, taxonomy = MemoryProducts(), MemoryTaxonomy()
+    await run(store, [row(1, "p", "a")], taxonomy)
+    thief = replace(row(2, "q", "a"), category_path=("Home", "Lamps"))
+    other = replace(row(3, "r", "b"), category_path=("Garden",))
+    answers = await run(store, [thief, other, replace(row(4, "s", "b"), category_path=("Attic",))], taxonomy)
+    assert [answers[n].outcome.name for n in (2, 3, 4)] == ["REJECTED", "CREATED", "REJECTED"]
+    assert [category.name for category in (await taxonomy.tree()).listed()] == ["Garden"]
+
+
 async def test_a_row_names_its_category_by_path_and_missing_ones_are_made_or_refused() -> None:
     store, taxonomy = MemoryProducts(), MemoryTaxonomy()
     made = [replace(row(n, f"p{n}", f"s{n}"), category_path=("Home", "Lamps")) for n in (1, 2)]

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catalog_svc.domain.edits import Edit, parse
 from catalog_svc.domain.product import (
     FIELDS,
     Details,
@@ -61,6 +62,12 @@ BAD: list[tuple[Details, str]] = [
     (replace(GOOD, attributes={"size": "x" * 7_501}), 'attributes["size"]'),
     (replace(GOOD, attributes={"size": float("nan")}), 'attributes["size"]'),
     (replace(GOOD, attributes={"size": float("-inf")}), 'attributes["size"]'),
+    (replace(GOOD, name=" Mug"), "name"),
+    (replace(GOOD, brand="Acme "), "brand"),
+    (replace(GOOD, tags=("new", "new\u00a0")), "tags[1]"),
+    (replace(GOOD, attributes={" size": "x"}), 'attributes[" size"]'),
+    (mug(sku=" M"), "variants[0].sku"),
+    (mug(options={"colour ": "x"}), 'variants[0].options["colour "]'),
     (replace(GOOD, name="a\0b"), "name"),
     (replace(GOOD, description="a\0b"), "description"),
     (replace(GOOD, brand="a\tb"), "brand"),
@@ -144,6 +151,14 @@ def test_options_tell_variants_apart() -> None:
     assert violations(replace(GOOD, variants=(blue, red))) == []
     again = replace(GOOD, variants=(blue, red, replace(blue, sku="other")))
     assert [v.field for v in violations(again)] == ["variants[2].options"]
+
+
+@given(st.text(min_size=1) | st.text("a.`", min_size=1))
+def test_the_path_of_a_difference_can_be_edited(key: str) -> None:
+    before = replace(GOOD, attributes={}, variants=(Variant(key, Money("GBP", 1)),))
+    after = replace(before, attributes={key: True}, variants=(Variant(key, Money("GBP", 2)),))
+    edits = [parse(path) for path in differences(before, after)]
+    assert edits == [Edit("attributes", key), Edit("variants", key, "price")]
 
 
 def test_differences_are_the_paths_of_what_changed() -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from polymart.catalog.v1.catalog_service_pb2 import UpdateProductRequest
 from polymart.catalog.v1.product_pb2 import Product, Variant
 from polymart.customer.v1.customer_pb2 import Customer
+from polymart.inventory.v1.inventory_service_pb2 import RestockStockRequest, ReturnedLine
+from polymart.notification.v1.notification_service_pb2 import MarkReadRequest
 from polymart.order.v1.order_service_pb2 import ListOrdersRequest, PlaceOrderLine, PlaceOrderRequest
 
 from chassis.errors import Aborted, Internal, InvalidArgument, NotFound, Unavailable, Violation
@@ -41,6 +43,15 @@ def test_every_required_field_that_is_empty_is_a_violation() -> None:
         "lines": "is required",
         "payment_token": "is required",
     }
+
+
+def test_a_uuid_is_the_same_in_either_case() -> None:
+    request = RestockStockRequest(order_id="O", request_id=UUID.upper(), lines=[ReturnedLine(sku="A", quantity=1)])
+    Validator(request).done()
+    assert (request.request_id, request.order_id) == (UUID, "O")
+    several = MarkReadRequest(notification_ids=[UUID.upper(), "NONE"])
+    assert violations(Validator(several)) == {"notification_ids[1]": "must be a UUID"}
+    assert several.notification_ids[0] == UUID
 
 
 def test_lines_are_checked_one_by_one() -> None:

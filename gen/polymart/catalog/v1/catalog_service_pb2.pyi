@@ -248,7 +248,8 @@ class UpdateProductRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """What to change, or "*" for all; empty means the top-level fields that are set. Besides top-level fields: one
         attribute (attributes.NAME), one variant (variants.SKU), one field of a variant (variants.SKU.price), with names
-        and SKUs that hold a dot between backticks. What the mask names and the product doesn't have is removed.
+        and SKUs that hold a dot or a backtick between backticks, their own doubled. What the mask names and the product
+        doesn't have is removed.
         """
 
     def __init__(

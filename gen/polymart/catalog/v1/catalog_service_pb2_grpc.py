@@ -165,6 +165,8 @@ class CatalogServiceServicer:
 
     def ImportProducts(self, request_iterator, context):
         """Stores many products, creating or replacing by product_id. Every row is answered; a bad row never stops the others.
+        Only a message over 16 MiB ends the call with RESOURCE_EXHAUSTED: the rows answered before it are stored, of the
+        others nothing is known, and they can be sent again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,7 +60,10 @@ class CatalogServiceStub:
     ListProductRevisions: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListProductRevisionsRequest, _catalog_service_pb2.ListProductRevisionsResponse]
     """Lists the last 50 changes of a product, deletions among them, the newest first. NOT_FOUND if there never was one."""
     ImportProducts: _grpc.StreamStreamMultiCallable[_catalog_service_pb2.ImportProductsRequest, _catalog_service_pb2.ImportProductsResponse]
-    """Stores many products, creating or replacing by product_id. Every row is answered; a bad row never stops the others."""
+    """Stores many products, creating or replacing by product_id. Every row is answered; a bad row never stops the others.
+    Only a message over 16 MiB ends the call with RESOURCE_EXHAUSTED: the rows answered before it are stored, of the
+    others nothing is known, and they can be sent again.
+    """
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
@@ -92,7 +95,10 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     ListProductRevisions: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListProductRevisionsRequest, _catalog_service_pb2.ListProductRevisionsResponse]  # type: ignore[assignment]
     """Lists the last 50 changes of a product, deletions among them, the newest first. NOT_FOUND if there never was one."""
     ImportProducts: _aio.StreamStreamMultiCallable[_catalog_service_pb2.ImportProductsRequest, _catalog_service_pb2.ImportProductsResponse]  # type: ignore[assignment]
-    """Stores many products, creating or replacing by product_id. Every row is answered; a bad row never stops the others."""
+    """Stores many products, creating or replacing by product_id. Every row is answered; a bad row never stops the others.
+    Only a message over 16 MiB ends the call with RESOURCE_EXHAUSTED: the rows answered before it are stored, of the
+    others nothing is known, and they can be sent again.
+    """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Products, variants and prices: the shop's source of truth for what is sold.
@@ -181,6 +187,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_catalog_service_pb2.ImportProductsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.ImportProductsResponse], _abc.AsyncIterator[_catalog_service_pb2.ImportProductsResponse]]:
-        """Stores many products, creating or replacing by product_id. Every row is answered; a bad row never stops the others."""
+        """Stores many products, creating or replacing by product_id. Every row is answered; a bad row never stops the others.
+        Only a message over 16 MiB ends the call with RESOURCE_EXHAUSTED: the rows answered before it are stored, of the
+        others nothing is known, and they can be sent again.
+        """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
