@@ -50,6 +50,7 @@ def address(config: CatalogConfig, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("POLYMART_MONGODB_URL", config.mongodb_url)
     monkeypatch.setenv("POLYMART_NATS_URL", config.nats_url)
     monkeypatch.setenv("POLYMART_GRPC_ADDRESS", address)
+    monkeypatch.setenv("POLYMART_TOKEN_KEY", config.token_key)
     return address
 
 
