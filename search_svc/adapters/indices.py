@@ -79,9 +79,10 @@ class Indices:
         await self.prepare()
         layout = await self.layout()
         if layout.serving is None:
-            await self.create(layout.following)
-            only = frozenset({layout.following})
-            await self.change(layout, written=only, filled=frozenset(), serving=layout.following)
+            # One that another has begun is gone on with.
+            generation = max(layout.present, default=layout.following)
+            await self.create(generation)
+            await self.change(layout, written=frozenset({generation}), filled=frozenset(), serving=generation)
 
     async def prepare(self) -> None:
         aliases = await self._aliases()
