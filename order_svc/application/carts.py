@@ -17,7 +17,8 @@ from order_svc.domain.pricing import Offer, Wanted, price
 from order_svc.domain.saga import Decision
 from order_svc.domain.totals import Destination, Totals
 
-_CHECKOUT_ATTEMPTS = 5
+# More than edits come in at once: each that adds a SKU costs one.
+_CHECKOUT_ATTEMPTS = 50
 
 
 @dataclass(frozen=True, slots=True)
