@@ -118,6 +118,7 @@ HIDDEN_MISTAKES: dict[str, object] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_each_altered_field_of_the_index_is_found_and_named(shop: Shop, sale: Sale) -> None:
     async with open_stores(shop.stack.info()) as stores:
         client = stores.index.client

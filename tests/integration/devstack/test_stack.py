@@ -68,7 +68,7 @@ def test_a_service_is_told_of_its_own_stores_alone(folder: Path, plain: dict[str
         for service in ("catalog_svc", "search_svc", "email_svc")
     }
     common = {f"POLYMART_{name}" for name in ("GRPC_ADDRESS", "METRICS_ADDRESS", "NATS_URL", "LOG_LEVEL")}
-    assert told["catalog_svc"] == common | {"POLYMART_MONGODB_URL"}
+    assert told["catalog_svc"] == common | {"POLYMART_MONGODB_URL", "POLYMART_TOKEN_KEY"}
     assert told["email_svc"] == common | {"POLYMART_SMTP_ADDRESS", "POLYMART_CUSTOMER_ADDRESS"}
     assert told["search_svc"] == common | {
         "POLYMART_ELASTICSEARCH_URL",
