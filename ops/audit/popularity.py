@@ -21,7 +21,7 @@ from search_svc.domain.popularity import popularity_of
 _INVARIANT = "popularity is what the orders sold"
 _PAGE = 1000
 # It is computed every few seconds: what differs is given the time to come right.
-_PATIENCE = 15.0
+_PATIENCE = 60.0
 _POLL = 0.25
 
 # Orders that count, with what they sold.

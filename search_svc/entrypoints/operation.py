@@ -28,6 +28,11 @@ class Operation:
         self._lag = lag
 
     async def status(self) -> pb.IndexStatus:
+        # In this order: what a rebuild that has ended did to the layout is seen.
+        try:
+            last = await self._generations.rebuild()
+        except IndexMissing:
+            last = None
         state = await self._index.status()
         status = pb.IndexStatus(
             index=state.index,
@@ -37,10 +42,6 @@ class Operation:
         )
         if (spare := (await self._generations.layout()).spare) is not None:
             status.old_index = self._generations.name_of(spare)
-        try:
-            last = await self._generations.rebuild()
-        except IndexMissing:
-            last = None
         if last:
             status.rebuild.CopyFrom(self._rebuild(last.document))
         if (seconds := self._lag.seconds) is not None:

@@ -60,9 +60,9 @@ async def test_an_order_makes_its_product_trend_even_after_the_engine_lost_every
 
 
 # The audit waits a while for sums to settle.
-@pytest.mark.parametrize(
-    "change", ["units", *(pytest.param(c, marks=pytest.mark.slow) for c in ("cancelled", "gone", "stranger"))]
-)
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("change", ["units", "cancelled", "gone", "stranger"])
 async def test_an_altered_order_that_counts_is_found_and_named(shop: Shop, change: str) -> None:
     (sku,) = await shop.product()
     order = await shop.settled(await shop.place(sku, quantity=2))

@@ -14,12 +14,20 @@ from tests.conftest import started
 from tests.integration.search.support import Peers, Search, peers_serving, search_service
 
 
+# What engines answer differs, and is asked of OpenSearch in every run.
+ON_EACH_ENGINE = ("test_indices.py", "test_queries.py", "test_ranking.py", "test_suggestions.py", "test_features.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """How the service gets on with its messages and replicas is the same on each engine: on OpenSearch, which takes
     longer, those tests are among the long ones."""
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        if params.get("search_engine") == "opensearch" and item.path.name in ("test_service.py", "test_faults.py"):
+        if (
+            params.get("search_engine") == "opensearch"
+            and item.path.parent.name == "search"
+            and item.path.name not in ON_EACH_ENGINE
+        ):
             item.add_marker(pytest.mark.slow)
 
 
