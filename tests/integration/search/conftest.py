@@ -13,7 +13,6 @@ from search_svc.adapters.indices import Indices
 from tests.conftest import started
 from tests.integration.search.support import Peers, Search, peers_serving, search_service
 
-
 # What engines answer differs, and is asked of OpenSearch in every run.
 ON_EACH_ENGINE = ("test_indices.py", "test_queries.py", "test_ranking.py", "test_suggestions.py", "test_features.py")
 
