@@ -150,7 +150,9 @@ class Engine(ABC):
 
     async def _again(self, deadline: float) -> bool:
         """Start it once more, if it ended for something that passes by itself."""
-        if not any(sign in self.process.last_lines() for sign in self.passing) or time.monotonic() > deadline:
+        # What is left of the one before may write into the log as well.
+        said = self.process.last_lines(20)
+        if not any(sign in said for sign in self.passing) or time.monotonic() > deadline:
             return False
         await asyncio.sleep(POLL)
         await self._launch()

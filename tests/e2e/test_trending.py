@@ -12,6 +12,8 @@ from search_svc.domain.popularity import popularity_of
 from tests.e2e.command import polymart
 from tests.e2e.shop import TIMEOUT, Shop, until
 
+pytestmark = pytest.mark.slow
+
 
 async def trending(shop: Shop) -> dict[str, int]:
     found: dict[str, int] = {}
@@ -60,7 +62,6 @@ async def test_an_order_makes_its_product_trend_even_after_the_engine_lost_every
 
 
 # The audit waits a while for sums to settle.
-@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("change", ["units", "cancelled", "gone", "stranger"])
 async def test_an_altered_order_that_counts_is_found_and_named(shop: Shop, change: str) -> None:

@@ -23,6 +23,7 @@ async def measured(engine: Engine, folder: Path, *files: Path, typos: int) -> di
     return await relevance(folder, files[0], judged, environ=environ, typos=typos)
 
 
+@pytest.mark.slow
 async def test_a_file_of_products_is_measured_through_the_services(osmem: Engine, tmp_path: Path) -> None:
     products, queries, labels = (tmp_path / name for name in ("products.jsonl", "queries.csv", "labels.csv"))
     names = {"keyboard": "Keyboard", "cover": "Keyboard cover", "mug": "Mug"}
