@@ -15,7 +15,6 @@ from order_svc.entrypoints.checks import (
     LONGEST_ID,
     LONGEST_TOKEN,
     MOST_LINES,
-    canonical,
     check_destination,
     check_lines,
     check_text,
@@ -40,7 +39,7 @@ class CartServicer(cart_service_pb2_grpc.CartServiceServicer):
 
     async def GetCart(self, request: pb.GetCartRequest, context: Context) -> cart_pb2.Cart:
         Validator(request).done()
-        return _to_proto(await self._desk.get(canonical(request.cart_id)))
+        return _to_proto(await self._desk.get(request.cart_id))
 
     async def SetCartLines(self, request: pb.SetCartLinesRequest, context: Context) -> cart_pb2.Cart:
         check = _check(request)
@@ -51,7 +50,7 @@ class CartServicer(cart_service_pb2_grpc.CartServiceServicer):
             seen.add(line.sku)
         check.done()
         wanted = [Wanted(line.sku, line.quantity) for line in request.lines]
-        return _to_proto(await self._desk.set_lines(canonical(request.cart_id), wanted, request.etag))
+        return _to_proto(await self._desk.set_lines(request.cart_id, wanted, request.etag))
 
     async def RemoveCartLines(self, request: pb.RemoveCartLinesRequest, context: Context) -> cart_pb2.Cart:
         check = _check(request)
@@ -59,7 +58,7 @@ class CartServicer(cart_service_pb2_grpc.CartServiceServicer):
         for index, sku in enumerate(request.skus):
             check_text(check, sku, f"skus[{index}]", LONGEST_ID)
         check.done()
-        return _to_proto(await self._desk.remove_lines(canonical(request.cart_id), request.skus, request.etag))
+        return _to_proto(await self._desk.remove_lines(request.cart_id, request.skus, request.etag))
 
     async def ApplyCustomer(self, request: pb.ApplyCustomerRequest, context: Context) -> cart_pb2.Cart:
         check = _check(request)
@@ -67,19 +66,19 @@ class CartServicer(cart_service_pb2_grpc.CartServiceServicer):
         check_destination(check, request.destination)
         check.done()
         destination = destination_from_proto(request)
-        cart_id = canonical(request.cart_id)
+        cart_id = request.cart_id
         return _to_proto(await self._desk.apply_customer(cart_id, request.customer_id, destination, request.etag))
 
     async def RefreshCart(self, request: pb.RefreshCartRequest, context: Context) -> cart_pb2.Cart:
         _check(request).done()
-        return _to_proto(await self._desk.refresh(canonical(request.cart_id), request.etag))
+        return _to_proto(await self._desk.refresh(request.cart_id, request.etag))
 
     async def CheckoutCart(self, request: pb.CheckoutCartRequest, context: Context) -> order_pb2.Order:
         check = _check(request)
         check_text(check, request.payment_token, "payment_token", LONGEST_TOKEN)
         check.done()
         order = await self._desk.checkout(
-            canonical(request.cart_id),
+            request.cart_id,
             request.payment_token,
             accept_price_changes=request.accept_price_changes,
             etag=request.etag,

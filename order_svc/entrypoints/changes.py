@@ -16,7 +16,7 @@ from order_svc.application.ports import ReadableOrders, ReadModel
 from order_svc.domain import messages as m
 from order_svc.domain.order import Order
 from order_svc.domain.saga import needs_operator, open_tasks
-from order_svc.entrypoints.checks import LONGEST_ID, LONGEST_REASON, canonical, check_text, check_units
+from order_svc.entrypoints.checks import LONGEST_ID, LONGEST_REASON, check_text, check_units
 from order_svc.wire import order_to_proto, units_from_proto
 
 Context = grpc.aio.ServicerContext[object, object]
@@ -47,11 +47,11 @@ class OrderChanges(order_service_pb2_grpc.OrderServiceServicer):
         asked = m.CancelRequested(
             by=request.operator,
             reason=request.reason,
-            request_id=canonical(request.request_id) if request.request_id else self._new(),
+            request_id=request.request_id or self._new(),
             units=units_from_proto(request.lines),
             by_operator=bool(request.operator),
         )
-        return order_to_proto(await self._change(canonical(request.order_id), asked))
+        return order_to_proto(await self._change(request.order_id, asked))
 
     async def ReturnOrderLines(self, request: pb.ReturnOrderLinesRequest, context: Context) -> order_pb2.Order:
         check = Validator(request)
@@ -60,13 +60,13 @@ class OrderChanges(order_service_pb2_grpc.OrderServiceServicer):
         check_text(check, request.operator, "operator", LONGEST_ID)
         check.done()
         asked = m.ReturnRequested(
-            request_id=canonical(request.request_id),
+            request_id=request.request_id,
             by=request.operator,
             restock=request.restock,
             units=units_from_proto(request.lines),
             reason=request.reason,
         )
-        return order_to_proto(await self._change(canonical(request.order_id), asked))
+        return order_to_proto(await self._change(request.order_id, asked))
 
     async def RetryOrder(self, request: pb.RetryOrderRequest, context: Context) -> order_pb2.Order:
         check = Validator(request)
@@ -74,7 +74,7 @@ class OrderChanges(order_service_pb2_grpc.OrderServiceServicer):
         check_text(check, request.operator, "operator", LONGEST_ID)
         check.done()
         asked = m.RetryRequested(request.operator, request.reason)
-        return order_to_proto(await self._change(canonical(request.order_id), asked))
+        return order_to_proto(await self._change(request.order_id, asked))
 
     async def ListStuckOrders(self, request: pb.ListStuckOrdersRequest, context: Context) -> pb.ListStuckOrdersResponse:
         check = Validator(request)

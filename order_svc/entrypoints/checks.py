@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Protocol
-from uuid import UUID
 
 from polymart.order.v1.order_pb2 import Destination, OrderUnits
 
@@ -43,10 +42,6 @@ def check_destination(check: Validator, destination: Destination) -> None:
 
 def _code(text: str, length: int) -> bool:
     return len(text) == length and text.isascii() and text.isalpha() and text.isupper()
-
-
-def canonical(uuid: str) -> str:
-    return str(UUID(uuid))
 
 
 def check_units(check: Validator, units: Sequence[OrderUnits]) -> None:

@@ -38,7 +38,6 @@ from order_svc.entrypoints.changes import OrderChanges
 from order_svc.entrypoints.checks import (
     LONGEST_ID,
     LONGEST_TOKEN,
-    canonical,
     check_destination,
     check_lines,
     check_text,
@@ -98,7 +97,7 @@ class OrderServicer(OrderChanges):
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> order_pb2.Order:
         Validator(request).done()
-        return order_to_proto(await self._orders.get(canonical(request.order_id)))
+        return order_to_proto(await self._orders.get(request.order_id))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         check = Validator(request)
@@ -133,7 +132,7 @@ class OrderServicer(OrderChanges):
                     cause=entry.cause,
                     cause_id=entry.cause_id,
                 )
-                for entry in await self._orders.history(canonical(request.order_id))
+                for entry in await self._orders.history(request.order_id)
             ]
         )
 
@@ -141,7 +140,7 @@ class OrderServicer(OrderChanges):
         check = Validator(request)
         check.check(request.after_version >= 0, "after_version", "must not be negative")
         check.done()
-        async for order in self._watch.watch(canonical(request.order_id), request.after_version):
+        async for order in self._watch.watch(request.order_id, request.after_version):
             yield order_to_proto(order)
 
 

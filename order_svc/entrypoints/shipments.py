@@ -14,7 +14,7 @@ from order_svc.domain import messages as m
 from order_svc.domain.order import Order
 from order_svc.domain.requests import shipment_by
 from order_svc.entrypoints.changes import ChangeOrder, Context
-from order_svc.entrypoints.checks import LONGEST_ID, canonical, check_text, check_units
+from order_svc.entrypoints.checks import LONGEST_ID, check_text, check_units
 from order_svc.wire import shipment_to_proto, units_from_proto
 
 _LONGEST_NAME = 100
@@ -39,14 +39,14 @@ class ShipmentServicer(shipment_service_pb2_grpc.ShipmentServiceServicer):
         check_text(check, request.operator, "operator", LONGEST_ID)
         check.done()
         asked = m.ShipmentRequested(
-            request_id=canonical(request.request_id),
+            request_id=request.request_id,
             shipment_id=self._new_id(),
             by=request.operator,
             units=units_from_proto(request.lines),
             carrier=request.carrier,
             tracking_number=request.tracking_number,
         )
-        order = await self._change(canonical(request.order_id), asked)
+        order = await self._change(request.order_id, asked)
         shipment = shipment_by(order, asked.request_id)
         assert shipment is not None
         return shipment_to_proto(order.order_id, shipment)
@@ -57,14 +57,14 @@ class ShipmentServicer(shipment_service_pb2_grpc.ShipmentServiceServicer):
         check = Validator(request)
         check_text(check, request.operator, "operator", LONGEST_ID)
         check.done()
-        shipment_id = canonical(request.shipment_id)
+        shipment_id = request.shipment_id
         order_id = await self._shipments.order_of(shipment_id)
         order = await self._change(order_id, m.DeliveryReported(shipment_id, request.operator))
         return shipment_to_proto(order_id, order.shipment(shipment_id))
 
     async def GetShipment(self, request: pb.GetShipmentRequest, context: Context) -> shipment_pb2.Shipment:
         Validator(request).done()
-        shipment_id = canonical(request.shipment_id)
+        shipment_id = request.shipment_id
         order = await self._orders.get(await self._shipments.order_of(shipment_id))
         return shipment_to_proto(order.order_id, order.shipment(shipment_id))
 
@@ -72,7 +72,7 @@ class ShipmentServicer(shipment_service_pb2_grpc.ShipmentServiceServicer):
         check = Validator(request)
         size, before = asked_page(request, check, _position)
         check.done()
-        order_id = canonical(request.order_id) if request.order_id else None
+        order_id = request.order_id or None
         found = await self._shipments.page(
             order_id=order_id, under_way=request.under_way, before=before, limit=size + 1
         )
