@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from elasticsearch import BadRequestError, ConflictError
+from elasticsearch import ConflictError
 
 from search_svc.adapters.elastic_index import ElasticDocuments
 from search_svc.adapters.engine import Engine, translated
@@ -117,19 +117,10 @@ class ElasticSales:
         return bool(missing)
 
     async def _create(self, alias: str) -> None:
-        settings = {"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": "1s"}
-        mappings = {"dynamic": "strict", "properties": SALES_MAPPINGS[alias]}
         name = f"{alias}-000001"
-        with translated():
-            try:
-                # One call makes index and alias, so that whoever comes first wins.
-                await self._engine.client.indices.create(
-                    index=name, aliases={alias: {}}, settings=settings, mappings=mappings
-                )
-            except BadRequestError as error:
-                if error.error != "resource_already_exists_exception":
-                    raise
-                # Somebody came first, or the index has lost its alias.
+        if not await self._engine.create_index(name, SALES_MAPPINGS[alias], alias):
+            # Somebody came first, or the index has lost its alias.
+            with translated():
                 await self._engine.client.indices.put_alias(index=name, name=alias)
 
     async def take(self, holder: str, seconds: float) -> bool:

@@ -10,8 +10,6 @@ from datetime import date
 from hashlib import blake2b
 from typing import Any
 
-from elasticsearch import BadRequestError
-
 from chassis.errors import Unavailable
 from search_svc.adapters.engine import Engine, translated
 from search_svc.application.ports import IndexMissing
@@ -22,13 +20,10 @@ _NAME = f"{ALIAS}-1-000001"
 _BULK = 1_000
 _DAYS = 400
 _MAPPINGS = {
-    "dynamic": "strict",
-    "properties": {
-        "day": {"type": "keyword"},
-        "text": {"type": "keyword"},
-        "searches": {"type": "long"},
-        "without_hits": {"type": "long"},
-    },
+    "day": {"type": "keyword"},
+    "text": {"type": "keyword"},
+    "searches": {"type": "long"},
+    "without_hits": {"type": "long"},
 }
 
 
@@ -44,7 +39,7 @@ class ElasticSearchLog:
         for begin in range(0, len(entries), _BULK):
             lines = [line for entry in entries[begin : begin + _BULK] for line in self._lines(day, entry)]
             if await self._missing(lines):
-                await self._create()
+                await self._engine.create_index(_NAME, _MAPPINGS, ALIAS)
                 if await self._missing(lines):
                     raise IndexMissing("the log of searches is missing")
 
@@ -131,16 +126,3 @@ class ElasticSearchLog:
         if errors:
             raise Unavailable(f"the search engine can't log what was searched: {errors[0]}")
         return False
-
-    async def _create(self) -> None:
-        with translated():
-            try:
-                await self._engine.client.indices.create(
-                    index=_NAME,
-                    aliases={ALIAS: {}},
-                    settings={"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": "1s"},
-                    mappings=_MAPPINGS,
-                )
-            except BadRequestError as error:
-                if error.error != "resource_already_exists_exception":
-                    raise

@@ -4,14 +4,14 @@ import base64
 import contextlib
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from elastic_transport import AiohttpHttpNode, HttpHeaders
 from elastic_transport.client_utils import DEFAULT, DefaultType
-from elasticsearch import ApiError, AsyncElasticsearch, TransportError
+from elasticsearch import ApiError, AsyncElasticsearch, BadRequestError, TransportError
 
 from chassis.errors import Internal, Unavailable
 from search_svc.adapters.features import Features, features_of
@@ -103,6 +103,30 @@ class Engine:
         if self._client is None:
             raise Unavailable("the search engine isn't connected")
         return self._client
+
+    async def create_index(
+        self, name: str, properties: Mapping[str, Any], *aliases: str, analysis: Mapping[str, Any] | None = None
+    ) -> bool:
+        """An index and its aliases, made in one call, so that whoever comes first wins; False if it was there. Raises
+        Unavailable."""
+        with translated():
+            try:
+                await self.client.indices.create(
+                    index=name,
+                    aliases={alias: {} for alias in aliases},
+                    settings={
+                        "number_of_shards": 1,
+                        "auto_expand_replicas": "0-1",
+                        "refresh_interval": "1s",
+                        "analysis": analysis or {},
+                    },
+                    mappings={"dynamic": "strict", "properties": properties},
+                )
+            except BadRequestError as error:
+                if error.error != "resource_already_exists_exception":
+                    raise
+                return False
+        return True
 
     async def features(self) -> Features:
         """What it can do; asked once. Raises Unavailable."""

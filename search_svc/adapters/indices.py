@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from typing import Any
 
-from elasticsearch import BadRequestError, ConflictError, NotFoundError
+from elasticsearch import ConflictError, NotFoundError
 
 from chassis.errors import Unavailable
 from chassis.ids import uuid7
@@ -246,23 +246,9 @@ class Indices:
         )
 
     async def _create(self, name: str, kind: str, *aliases: str) -> None:
-        """With its aliases in one call, so that whoever comes first wins; nothing where it is there already."""
-        with translated():
-            try:
-                await self._engine.client.indices.create(
-                    index=name,
-                    aliases={alias: {} for alias in aliases},
-                    settings={
-                        "number_of_shards": 1,
-                        "auto_expand_replicas": "0-1",
-                        "refresh_interval": "1s",
-                        "analysis": ANALYSIS if kind == PRODUCTS else {},
-                    },
-                    mappings={"dynamic": "strict", "properties": MAPPINGS[kind]},
-                )
-            except BadRequestError as error:
-                if error.error != "resource_already_exists_exception":
-                    raise
+        """Nothing where it is there already."""
+        analysis = ANALYSIS if kind == PRODUCTS else None
+        await self._engine.create_index(name, MAPPINGS[kind], *aliases, analysis=analysis)
 
     async def _delete(self, names: Sequence[str]) -> None:
         with translated():

@@ -1,13 +1,13 @@
 """Looks every second whether the index is there and filled, and rebuilds it where it isn't, or was asked to."""
 
 import asyncio
-import contextlib
 
 import structlog
 
 from chassis.errors import Aborted, DeadlineExceeded, Unavailable
 from search_svc.application.ports import Generations, Sources
 from search_svc.application.rebuild import keep
+from search_svc.entrypoints.periodic import until_stopped
 
 log = structlog.get_logger(__name__)
 
@@ -26,18 +26,8 @@ class IndexKeeper:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        keeping = asyncio.create_task(self._keep(), name=self.name)
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if keeping.done():
-                keeping.result()
-        finally:
-            # A rebuild in hand is left as it is: another replica, or this one once it is back, goes on with it.
-            for task in (keeping, stopping):
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await keeping
+        # A rebuild in hand is left as it is: another replica, or this one once it is back, goes on with it.
+        await until_stopped(self._keep(), self._stopping, name=self.name)
 
     async def stop(self) -> None:
         self._stopping.set()

@@ -1,7 +1,8 @@
-"""Work that is done every so often, for as long as the service runs."""
+"""Work that goes on, or is done every so often, for as long as the service runs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 import structlog
 
@@ -9,6 +10,21 @@ from chassis.clock import rest
 from chassis.errors import PolymartError
 
 log = structlog.get_logger(__name__)
+
+
+async def until_stopped(work: Coroutine[None, None, None], stopping: asyncio.Event, *, name: str) -> None:
+    """Work without an end, broken off wherever it is once it is to stop. Raises what it raises."""
+    working = asyncio.create_task(work, name=name)
+    waiting = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        for task in (working, waiting):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await working
 
 
 class Periodic:

@@ -1,7 +1,6 @@
 """Computes the popularity of products again every few seconds."""
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from time import monotonic
 
@@ -10,6 +9,7 @@ import structlog
 from chassis.errors import Aborted, Unavailable
 from search_svc.application.popularity import Window, keep_popularity
 from search_svc.application.ports import DocumentRefused, Sales, SalesHistory, Targets
+from search_svc.entrypoints.periodic import until_stopped
 
 log = structlog.get_logger(__name__)
 
@@ -44,18 +44,8 @@ class PopularityKeeper:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        keeping = asyncio.create_task(self._keep(), name=self.name)
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if keeping.done():
-                keeping.result()
-        finally:
-            # Whoever keeps it next compares all that this one may have left half done.
-            for task in (keeping, stopping):
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await keeping
+        # Whoever keeps it next compares all that this one may have left half done.
+        await until_stopped(self._keep(), self._stopping, name=self.name)
 
     async def stop(self) -> None:
         self._stopping.set()
