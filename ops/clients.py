@@ -5,7 +5,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
 from pathlib import Path
@@ -256,3 +256,25 @@ async def interruptible(work: Coroutine[Any, Any, T]) -> T:
 def fail(message: str, code: int = 1) -> None:
     problems.print(f"polymart: {message}", style="red", markup=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+async def pages(call: Callable[..., Awaitable[Any]], request: Any, *, timeout: float) -> AsyncIterator[Any]:
+    """The responses of a list call, the next asked for once the one before is used; `request` is changed."""
+    while True:
+        page = await call(request, timeout=timeout)
+        yield page
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
+async def first_of(
+    call: Callable[..., Awaitable[Any]], request: Any, field: str, limit: int, *, timeout: float
+) -> list[Any]:
+    """The first `limit` of a list call's entries, which its responses hold in `field`."""
+    found: list[Any] = []
+    async for page in pages(call, request, timeout=timeout):
+        found += getattr(page, field)
+        if len(found) >= limit:
+            break
+    return found[:limit]

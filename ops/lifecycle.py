@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from chassis.money import Money
-from ops.clients import asynchronous, clients, console
+from ops.clients import asynchronous, clients, console, first_of
 from ops.orders import TIMEOUT, JsonOption, app, print_json, status_name
 
 __all__ = ["app"]
@@ -109,19 +109,13 @@ async def shipments(
     request = shipment_service_pb2.ListShipmentsRequest(
         order_id=order_id, under_way=under_way, page_size=min(limit, 500)
     )
-    found: list[Shipment] = []
     async with clients() as c:
-        while len(found) < limit:
-            page = await c.shipments.ListShipments(request, timeout=TIMEOUT)
-            found += page.shipments
-            request.page_token = page.next_page_token
-            if not page.next_page_token:
-                break
+        found = await first_of(c.shipments.ListShipments, request, "shipments", limit, timeout=TIMEOUT)
     if json:
-        for shipment in found[:limit]:
+        for shipment in found:
             print_json(shipment, indent=None)
     else:
-        show_shipments(console, found[:limit], of_one_order=bool(order_id))
+        show_shipments(console, found, of_one_order=bool(order_id))
 
 
 def show_shipments(out: Console, found: list[Shipment], *, of_one_order: bool) -> None:
@@ -178,19 +172,13 @@ async def stuck(
 ) -> None:
     """List orders that have waited long for stock or payment, and for what. Exit code 1 if there are any."""
     request = order_service_pb2.ListStuckOrdersRequest(waiting_seconds=seconds, page_size=min(limit, 500))
-    found: list[order_service_pb2.StuckOrder] = []
     async with clients() as c:
-        while len(found) < limit:
-            page = await c.orders.ListStuckOrders(request, timeout=TIMEOUT)
-            found += page.orders
-            request.page_token = page.next_page_token
-            if not page.next_page_token:
-                break
+        found = await first_of(c.orders.ListStuckOrders, request, "orders", limit, timeout=TIMEOUT)
     if json:
-        for one in found[:limit]:
+        for one in found:
             print_json(one, indent=None)
     else:
-        show_stuck(console, found[:limit])
+        show_stuck(console, found)
     if found:
         raise typer.Exit(1)
 

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from chassis.money import Money
-from ops.clients import asynchronous, clients, console, follow
+from ops.clients import asynchronous, clients, console, first_of, follow
 
 TIMEOUT = 10.0
 _AMOUNTS = ("total", "refund", "refunded", "amount")
@@ -127,19 +127,13 @@ async def list_orders(
         request.placed_from.FromDatetime(placed_from)
     if placed_before:
         request.placed_before.FromDatetime(placed_before)
-    orders: list[Order] = []
     async with clients() as c:
-        while len(orders) < limit:
-            page = await c.orders.ListOrders(request, timeout=TIMEOUT)
-            orders += page.orders
-            request.page_token = page.next_page_token
-            if not page.next_page_token:
-                break
+        orders = await first_of(c.orders.ListOrders, request, "orders", limit, timeout=TIMEOUT)
     if json:
-        for order in orders[:limit]:
+        for order in orders:
             print_json(order, indent=None)
         return
-    show_orders(console, orders[:limit])
+    show_orders(console, orders)
 
 
 def show_orders(out: Console, orders: Sequence[Order]) -> None:

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from chassis.ids import derived_id
 from chassis.money import Money
-from ops.clients import PASSING, Clients, follow
+from ops.clients import PASSING, Clients, follow, pages
 from ops.importing import ImportReport, chunks, import_products
 from ops.invoices import PREFIX, Goods, Invoice, InvoiceLine, customer, products
 from ops.orders import reason_name
@@ -306,14 +306,11 @@ async def kept_by_customer(clients: Clients) -> Mapping[str, Decimal]:
     """What the orders of each of the invoices' customers come to, less what was given back; guests together as ""."""
     totals: dict[str, Decimal] = defaultdict(Decimal)
     request = ordering.ListOrdersRequest(page_size=500)
-    while True:
-        page = await clients.orders.ListOrders(request, timeout=TIMEOUT)
+    async for page in pages(clients.orders.ListOrders, request, timeout=TIMEOUT):
         for order in page.orders:
             if order.customer_id.startswith(PREFIX) or not order.customer_id:
                 totals[order.customer_id.removeprefix(PREFIX)] += _kept(order)
-        if not page.next_page_token:
-            return totals
-        request.page_token = page.next_page_token
+    return totals
 
 
 def _kept(order: Order) -> Decimal:

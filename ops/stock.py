@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from chassis.ids import uuid7
-from ops.clients import Clients, asynchronous, clients, console, print_data, problems
+from ops.clients import Clients, asynchronous, clients, console, first_of, pages, print_data, problems
 from ops.orders import TIMEOUT, JsonOption
 
 if TYPE_CHECKING:
@@ -142,26 +142,17 @@ async def locations(json: JsonOption = False) -> None:
 
 async def all_locations(inventory: "InventoryServiceAsyncStub") -> list[Location]:
     request = pb.ListLocationsRequest(page_size=_PAGE)
-    found: list[Location] = []
-    while True:
-        page = await inventory.ListLocations(request, timeout=TIMEOUT)
-        found += page.locations
-        if not page.next_page_token:
-            return found
-        request.page_token = page.next_page_token
+    return [
+        location
+        async for page in pages(inventory.ListLocations, request, timeout=TIMEOUT)
+        for location in page.locations
+    ]
 
 
 async def open_reservations(c: Clients, request: pb.ListReservationsRequest, limit: int) -> list[Reservation]:
     """Pages of them, together `limit` at most."""
     request.page_size = min(limit, _PAGE)
-    found: list[Reservation] = []
-    while len(found) < limit:
-        page = await c.inventory.ListReservations(request, timeout=TIMEOUT)
-        found += page.reservations
-        request.page_token = page.next_page_token
-        if not page.next_page_token:
-            break
-    return found[:limit]
+    return await first_of(c.inventory.ListReservations, request, "reservations", limit, timeout=TIMEOUT)
 
 
 def _request_id(given: str) -> str:
